@@ -1,0 +1,72 @@
+"""Runs on disk: start one, open one, and the policy inside."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..config import decode, encode
+from ..errors import CheckpointError, ConfigError, DataError
+from ..policies import AnyPolicy, DiffusionPolicy, Sampling
+from ..policies.checkpoint import FORMAT, MANIFEST, Checkpoint, build, load
+from ..recipes.experiment import Experiment
+from ..recipes.prepare import DataSummary
+from ..train.folder import read_json, write_json
+
+console = Console(stderr=True, highlight=False)
+"""Progress and notes go to standard error; results to standard output."""
+
+
+def write_experiment(run: Path, experiment: Experiment, summary: DataSummary) -> None:
+    """Write config.json and data.json of a run."""
+    write_json(run / "config.json", {"format": FORMAT, "experiment": encode(experiment, Experiment)})
+    write_json(run / "data.json", encode(summary))
+
+
+def read_experiment(run: Path) -> Experiment:
+    """Return the experiment of a run folder."""
+    if not (run / "config.json").exists():
+        raise CheckpointError(
+            f"expected a run folder with config.json, got none in {run}: train first, or check the path"
+        )
+    body = read_json(run / "config.json")
+    if not isinstance(body, dict) or body.get("format") != FORMAT:
+        raise CheckpointError(f"{run}: expected run format {FORMAT}: use the noise2action version that wrote it")
+    return decode(Experiment, body.get("experiment"), where=f"{run}/config.json")
+
+
+def routes_of(run: Path) -> dict[str, float] | None:
+    """Return the share of the demonstrations by route that a run was trained on, where it is known."""
+    try:
+        summary: Any = read_json(run / "data.json")
+    except DataError:
+        return None
+    return summary["routes"] or None
+
+
+def open_policy(run: Path, *, weights: str = "ema", sampling: Sampling | None = None) -> tuple[AnyPolicy, Checkpoint]:
+    """Return the newest intact policy of a run (or of one checkpoint folder), sampled with `sampling` where given."""
+    if not run.exists():
+        raise CheckpointError(f"expected a run folder, got no such path: {run}")
+    checkpoint = load(run)
+    policy = build(checkpoint, weights=weights)
+    if sampling is not None and isinstance(policy, DiffusionPolicy):
+        policy = policy.resampled(sampling)
+    return policy, checkpoint
+
+
+def load_policy(run: Path, weights: str, sampling: Sampling | None) -> AnyPolicy:
+    """Return the policy of a run; a plain function, so that worker processes can call it."""
+    return open_policy(run, weights=weights, sampling=sampling)[0]
+
+
+def run_folder(checkpoint_or_run: Path) -> Path:
+    """Return the run folder that a path names or lies in."""
+    inside = (checkpoint_or_run / MANIFEST).exists()
+    return checkpoint_or_run.parent.parent if inside else checkpoint_or_run
+
+
+def check_new(out: Path) -> None:
+    """Raise unless `out` can become a run folder."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out: expected a folder, got a file: {out}")

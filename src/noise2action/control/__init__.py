@@ -1,0 +1,1 @@
+"""Control: from chunks to one action a tick. Sees the `Policy` protocol only."""

@@ -1,0 +1,1 @@
+"""Demonstrations: files -> `Episodes` -> `Windows` -> normalised `Batch`es."""

@@ -1,0 +1,140 @@
+"""Augmentation: noise on observations while training, and reflected copies of whole episodes before it."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..errors import ConfigError, DataError, did_you_mean
+from ..seeds import randn_like
+from .episodes import Array, Episodes
+from .windows import Batch
+
+_COLUMNS = re.compile(r"(?P<name>[\w.\-]+)(?:\[(?P<start>\d+)(?:(?P<range>:)(?P<stop>\d+))?\])?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ObservationNoise:
+    """Adds independent normal noise to every observed step, in normalised units; an `Augment` for `Loader`."""
+
+    std: float
+    """Standard deviation; the features' limits are about -1..1."""
+    features: tuple[str, ...] = ()
+    """Names of the observations that become noisy; empty for all."""
+
+    def __post_init__(self) -> None:
+        """Reject negative and non-finite deviations."""
+        if not (math.isfinite(self.std) and self.std >= 0):
+            raise ConfigError(f"expected a finite noise std >= 0, got {self.std}")
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return `batch` with noisy observations; actions are unchanged."""
+        names = set(self.features) or set(batch.observations)
+        for name in names - set(batch.observations):
+            raise ConfigError(
+                f"expected observations to add noise to, got {name!r}: {did_you_mean(name, batch.observations)}"
+            )
+        # In the order of their names: the noise of a feature does not depend on how the batch was built.
+        noise = {n: randn_like(batch.observations[n], generator) for n in sorted(names)}
+        observations = {n: x + self.std * noise[n] if n in noise else x for n, x in batch.observations.items()}
+        return Batch(observations, batch.actions, batch.valid)
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A reflection of the plane under which a task is unchanged: `p -> matrix p + shift`, `a -> angle_offset - a`.
+
+    Columns are named `"state"` (all of the last axis), `"state[4]"` or `"state[0:4]"`. Every column of a data set must
+    be named exactly once, so that none is forgotten.
+    """
+
+    matrix: tuple[tuple[float, float], tuple[float, float]]
+    """2 x 2 reflection: orthogonal with determinant -1."""
+    shift: tuple[float, float]
+    """Added after the reflection, in the points' unit."""
+    angle_offset: float
+    """Sum of an angle and its reflection, rad."""
+    points: tuple[str, ...]
+    """Columns that hold points (x, y), two a point."""
+    angles: tuple[str, ...] = ()
+    """Columns that hold angles in rad; reflected ones lie in 0..2 pi."""
+    unchanged: tuple[str, ...] = ()
+    """Columns that the reflection leaves as they are."""
+
+    def __post_init__(self) -> None:
+        """Reject anything but a reflection that is its own inverse."""
+        matrix, shift = np.array(self.matrix), np.array(self.shift)
+        if not np.allclose(matrix @ matrix.T, np.eye(2)) or not np.isclose(np.linalg.det(matrix), -1):
+            raise ConfigError(f"expected a 2 x 2 reflection (orthogonal, determinant -1), got {self.matrix}")
+        if not np.allclose(matrix @ shift + shift, 0, atol=1e-6 * (1 + np.abs(shift).max())):
+            raise ConfigError(
+                f"expected a reflection that undoes itself, got a glide: matrix {self.matrix} maps the "
+                f"shift {self.shift} to something else than its opposite"
+            )
+
+
+def mirrored(episodes: Episodes, mirror: Mirror) -> Episodes:
+    """Return the episodes followed by their reflections, so twice as many.
+
+    In the features' own units, so before the normaliser is fitted. Raises `DataError` where a column is named twice or
+    not at all.
+    """
+    reflected = {key: np.array(array) for key, array in episodes.arrays.items()}
+    named = {key: np.zeros(_width(array), np.int64) for key, array in episodes.arrays.items()}
+    for key, columns in _columns(mirror.points, named):
+        _reflect_points(key, reflected[key], columns, mirror)
+    for key, columns in _columns(mirror.angles, named):
+        angles = _floats(key, reflected[key])[..., columns].astype(np.float64)
+        reflected[key][..., columns] = np.mod(mirror.angle_offset - angles, 2 * math.pi)
+    for _ in _columns(mirror.unchanged, named):
+        pass
+    for key, count in named.items():
+        if (count != 1).any():
+            column = int(np.flatnonzero(count != 1)[0])
+            raise DataError(
+                f"mirror: expected every column once, got {key}[{column}] {int(count[column])} times: "
+                "name it in points, angles or unchanged"
+            )
+    both = {key: np.concatenate([episodes.arrays[key], array]) for key, array in reflected.items()}
+    return Episodes(both, np.concatenate([episodes.ends, episodes.ends + episodes.total]))
+
+
+def _width(array: Array) -> int:
+    return array.shape[-1] if array.ndim > 1 else 1
+
+
+def _reflect_points(key: str, array: Array, columns: slice, mirror: Mirror) -> None:
+    points = _floats(key, array)[..., columns]
+    if points.shape[-1] % 2:
+        raise DataError(f"mirror: expected points (x, y) in {key!r}, got {points.shape[-1]} columns: name pairs")
+    pairs = points.astype(np.float64).reshape(*points.shape[:-1], -1, 2)
+    array[..., columns] = (pairs @ np.array(mirror.matrix).T + np.array(mirror.shift)).reshape(points.shape)
+
+
+def _floats(key: str, array: Array) -> Array:
+    if array.ndim < 2 or array.dtype.kind != "f":
+        raise DataError(f"mirror: expected {key!r} as floats [T, ..., D], got {array.dtype} {array.shape}")
+    return array
+
+
+def _columns(
+    specs: tuple[str, ...], named: dict[str, "np.ndarray[tuple[int], np.dtype[np.int64]]"]
+) -> Iterator[tuple[str, slice]]:
+    """Yield name and columns of every spec, counting them in `named`."""
+    for spec in specs:
+        match = _COLUMNS.fullmatch(spec)
+        if match is None:
+            raise ConfigError(f"expected columns such as 'state', 'state[4]' or 'state[0:4]', got {spec!r}")
+        key = match["name"]
+        if key not in named:
+            raise DataError(f"mirror: expected a feature of the data set, got {key!r}: {did_you_mean(key, named)}")
+        size = len(named[key])
+        start = int(match["start"] or 0)
+        stop = int(match["stop"]) if match["range"] else start + 1 if match["start"] else size
+        if not 0 <= start < stop <= size:
+            raise DataError(f"mirror: expected columns of {key!r} from 0 to {size}, got {spec!r}")
+        named[key][start:stop] += 1
+        yield key, slice(start, stop)

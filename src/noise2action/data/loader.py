@@ -1,0 +1,98 @@
+"""Loader: batches from arrays that lie normalised on the device, in an order that is a pure function of the seed."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, DataError
+from ..seeds import generator
+from .episodes import ACTION, Episodes
+from .normalize import Normalizer
+from .windows import Batch, Windows
+
+Augment = Callable[[Batch, torch.Generator], Batch]
+"""Returns a changed batch; all its randomness comes from the generator."""
+
+
+class Loader:
+    """Batches of windows, served by one gather a feature.
+
+    Every feature of `normalizer` is encoded once and kept on `device` (float32); other arrays of the episodes are not
+    touched. The order of an epoch depends on (seed, epoch) alone and augmentation on (seed, step) alone, so a run
+    resumed at any step sees exactly the batches of an uninterrupted one. The last, partial batch of an epoch is
+    dropped; where there are fewer windows than `batch_size`, all of them are one batch.
+    """
+
+    def __init__(
+        self,
+        episodes: Episodes,
+        windows: Windows,
+        normalizer: Normalizer,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        augment: Augment | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"expected batch_size >= 1, got {batch_size}")
+        if not np.array_equal(windows.ends, episodes.ends):
+            raise DataError("expected windows made from these episodes' ends, got others")
+        wanted = set(normalizer.affines)
+        if ACTION not in wanted or not wanted <= set(episodes.arrays):
+            raise DataError(
+                f"expected arrays {sorted(wanted | {ACTION})}, got {sorted(episodes.arrays)} and a normaliser for "
+                f"{sorted(wanted)}"
+            )
+        normalizer = normalizer.to(device)
+        self.device = torch.device(device)
+        self.seed = seed
+        self.windows = windows
+        self.batch_size = min(batch_size, len(windows))
+        self._augment = augment
+        self._features = {name: _resident(episodes, normalizer, name) for name in sorted(wanted)}
+        self._observation_steps = torch.from_numpy(windows.observations).to(device)
+        self._action_steps = torch.from_numpy(windows.actions).to(device)
+        self._valid = torch.from_numpy(windows.valid).to(device)
+        self._shuffled: tuple[int, Tensor] | None = None
+
+    def __len__(self) -> int:
+        """Return the batches of an epoch."""
+        return len(self.windows) // self.batch_size
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Return the batches of `epoch` in order."""
+        return (self.batch(epoch * len(self) + i) for i in range(len(self)))
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of training step `step`, counted from 0 over all epochs."""
+        epoch, i = divmod(step, len(self))
+        batch = self.gather(self._order(epoch)[i * self.batch_size : (i + 1) * self.batch_size])
+        if self._augment is None:
+            return batch
+        return self._augment(batch, generator(self.seed, "augment", step, device=self.device))
+
+    def gather(self, rows: Tensor) -> Batch:
+        """Return the windows at `rows` [B] of `windows`, neither shuffled nor augmented (for evaluation)."""
+        observed, acted = _take(self._observation_steps, rows), _take(self._action_steps, rows)
+        observations = {n: _take(x, observed) for n, x in self._features.items() if n != ACTION}
+        return Batch(observations, _take(self._features[ACTION], acted), _take(self._valid, rows))
+
+    def _order(self, epoch: int) -> Tensor:
+        if self._shuffled is None or self._shuffled[0] != epoch:
+            # Shuffled on the CPU: the order does not depend on the device.
+            order = torch.randperm(len(self.windows), generator=generator(self.seed, "order", epoch))
+            self._shuffled = epoch, order.to(self.device)
+        return self._shuffled[1]
+
+
+def _resident(episodes: Episodes, normalizer: Normalizer, name: str) -> Tensor:
+    values = np.array(episodes.arrays[name], dtype=np.float32)
+    return normalizer.encode(name, torch.from_numpy(values).to(normalizer.device))
+
+
+def _take(x: Tensor, steps: Tensor) -> Tensor:
+    # index_select is two to three times as fast as x[steps].
+    return x.index_select(0, steps.flatten()).unflatten(0, tuple(steps.shape))

@@ -1,0 +1,147 @@
+"""Grids: the N + 1 times that a sampler visits, from noise down to exactly 0, in float64."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import PathError
+from .paths import Path
+
+
+class Grid(ABC):
+    """A rule that places `steps` + 1 times on a path."""
+
+    @abstractmethod
+    def noisy(self, path: Path, steps: int, start: float) -> Float[Tensor, "N"]:
+        """Return the N times above zero, decreasing, the first at most `start`."""
+
+    def times(self, path: Path, steps: int, *, start: float = 1.0) -> Float[Tensor, "times"]:
+        """Return N + 1 strictly decreasing times from about `start` to exactly 0; `PathError` where they coincide."""
+        if steps < 1:
+            raise PathError(f"expected at least 1 sampler step, got {steps}")
+        noisy = path.snap(self.noisy(path, steps, start))
+        if not bool((noisy.diff() < 0).all()):
+            raise PathError(
+                f"expected {steps} distinct times, got repeated ones from {type(self).__name__} on "
+                f"{type(path).__name__}: ask for fewer steps, or another grid"
+            )
+        return torch.cat([noisy, noisy.new_zeros(1)])
+
+
+@dataclass(frozen=True)
+class Trailing(Grid):
+    """Uniform, `t_i = start (1 - i / N)`: starts at the noise end."""
+
+    def noisy(self, path: Path, steps: int, start: float) -> Float[Tensor, "N"]:
+        """Return start, ..., start / N."""
+        return start * torch.arange(steps, 0, -1, dtype=torch.float64) / steps
+
+
+@dataclass(frozen=True)
+class Leading(Grid):
+    """Uniform on a table of `table` steps, counted from its first step: ends at 1 / table, starts below 1.
+
+    The public DDPM code's default; the start is cleaner than the noise that sampling starts from.
+    """
+
+    table: int = 1000
+    """Steps of the discrete process that the spacing refers to."""
+
+    def noisy(self, path: Path, steps: int, start: float) -> Float[Tensor, "N"]:
+        """Return ((N - 1 .. 0) * (table // N) + 1) / table."""
+        _fits(steps, self.table)
+        k = torch.arange(steps - 1, -1, -1, dtype=torch.float64) * (self.table // steps) + 1
+        return start * k / self.table
+
+
+@dataclass(frozen=True)
+class Linspace(Grid):
+    """Uniform on a table of `table` steps, from its last step to its first, both included."""
+
+    table: int = 1000
+    """Steps of the discrete process that the spacing refers to."""
+
+    def noisy(self, path: Path, steps: int, start: float) -> Float[Tensor, "N"]:
+        """Return N times from start to start / table."""
+        _fits(steps, self.table)
+        # Rounded as 0-based indices: the public code's halves fall to the even index.
+        k = torch.linspace(self.table - 1, 0, steps, dtype=torch.float64).round() + 1
+        return start * k / self.table
+
+
+@dataclass(frozen=True)
+class Quadratic(Grid):
+    """`t_i = start (1 - i / N)^2`: more steps near the data. **Source:** Song et al. 2021 (DDIM), appendix D.2."""
+
+    def noisy(self, path: Path, steps: int, start: float) -> Float[Tensor, "N"]:
+        """Return start, ..., start / N^2."""
+        return start * (torch.arange(steps, 0, -1, dtype=torch.float64) / steps) ** 2
+
+
+@dataclass(frozen=True)
+class LogSNR(Grid):
+    """Uniform in half-log-SNR between `low` and `high`, clipped so that neither end diverges.
+
+    **Source:** Lu et al. 2022 (DPM-Solver), section 3.3; the clip at -5.1 is that of its public code.
+    """
+
+    low: float = -5.1
+    """Half-log-SNR to start from where the path starts lower."""
+    high: float = 5.1
+    """Half-log-SNR of the last network call, where the path has a step as clean as that."""
+
+    def __post_init__(self) -> None:
+        """Reject an empty interval."""
+        if not self.low < self.high:
+            raise PathError(f"expected low < high, got {self.low} and {self.high}")
+
+    def noisy(self, path: Path, steps: int, start: float) -> Float[Tensor, "N"]:
+        """Return the times of N equally spaced half-log-SNRs."""
+        first, last = max(self.low, _half_log_snr(path, start)), min(self.high, _cleanest(path))
+        return path.time_at(torch.linspace(first, last, steps, dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class Karras(Grid):
+    """Uniform in (sigma / alpha)^(1 / rho) from `sigma_max` to `sigma_min`. **Source:** Karras et al. 2022, Eq. 5."""
+
+    rho: float = 7.0
+    """Larger: more steps near the data."""
+    sigma_min: float = 0.002
+    """sigma / alpha of the last network call, where the path has a step as clean as that."""
+    sigma_max: float = 80.0
+    """sigma / alpha to start from where the path starts noisier."""
+
+    def __post_init__(self) -> None:
+        """Reject an empty interval."""
+        if not (0 < self.sigma_min < self.sigma_max and self.rho > 0):
+            raise PathError(f"expected 0 < sigma_min < sigma_max and rho > 0, got {self}")
+
+    def noisy(self, path: Path, steps: int, start: float) -> Float[Tensor, "N"]:
+        """Return the times of Karras' N noise levels."""
+        first = min(self.sigma_max, math.exp(-_half_log_snr(path, start)))
+        last = max(self.sigma_min, math.exp(-_cleanest(path)))
+        high, low = first ** (1 / self.rho), last ** (1 / self.rho)
+        ratio = torch.linspace(high, low, steps, dtype=torch.float64) ** self.rho
+        return path.time_at(-ratio.log())
+
+
+def _half_log_snr(path: Path, t: float) -> float:
+    return max(float(path.half_log_snr(torch.tensor(t, dtype=torch.float64))), -700.0)
+
+
+def _cleanest(path: Path) -> float:
+    """Return the half-log-SNR of the first noisy step; infinite on a path that is not discrete."""
+    return _half_log_snr(path, float(path.snap(torch.zeros((), dtype=torch.float64))))
+
+
+def _fits(steps: int, table: int) -> None:
+    if steps > table:
+        raise PathError(f"expected at most {table} steps on a table of {table}, got {steps}")
+
+
+AnyGrid = Trailing | Leading | Linspace | Quadratic | LogSNR | Karras

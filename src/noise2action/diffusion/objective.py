@@ -1,0 +1,163 @@
+"""The diffusion objective: how a network is trained on a path, and the denoiser that it then is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..errors import PathError, ShapeError
+from ..seeds import randn_like
+from ..shapes import broadcast
+from .denoisers import Denoiser
+from .paths import AnyPath, Cosine, Path, check_terminal_snr
+from .targets import AnyTarget, Target, V
+from .times import AnyTimeLaw, Stratified
+
+Net = Callable[[Tensor, Tensor], Tensor]
+"""(scaled x_t, t) -> y, the target; the condition is already bound."""
+
+
+class Weight(ABC):
+    """A weight on the squared error of x0_hat, as a function of time."""
+
+    @abstractmethod
+    def on_target(self, path: Path, target: Target, t: Tensor) -> Tensor:
+        """Return the factor on the target's squared error, which is (sigma / det)^2 times the weight on x0_hat's."""
+
+
+@dataclass(frozen=True)
+class Uniform(Weight):
+    """The target's own mean squared error ("simple" loss). **Source:** Ho et al. 2020, Eq. 14."""
+
+    def on_target(self, path: Path, target: Target, t: Tensor) -> Tensor:
+        """Return 1."""
+        return torch.ones_like(t)
+
+
+@dataclass(frozen=True)
+class SNR(Weight):
+    """alpha^2 / sigma^2 on x0_hat: the noise estimate's squared error, whatever the target."""
+
+    def on_target(self, path: Path, target: Target, t: Tensor) -> Tensor:
+        """Return (alpha / det)^2, written so that sigma = 0 is no division by zero."""
+        return (path.alpha(t) / target.determinant(path, t)) ** 2
+
+
+@dataclass(frozen=True)
+class MinSNR(Weight):
+    """min(SNR, gamma) on x0_hat. **Source:** Hang et al. 2023, Eq. 8."""
+
+    gamma: float = 5.0
+    """Largest weight."""
+
+    def on_target(self, path: Path, target: Target, t: Tensor) -> Tensor:
+        """Return min(alpha^2, gamma sigma^2) / det^2."""
+        capped = torch.minimum(path.alpha(t) ** 2, self.gamma * path.sigma(t) ** 2)
+        return capped / target.determinant(path, t) ** 2
+
+
+AnyWeight = Uniform | SNR | MinSNR
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """A loss a sample, and the times they were drawn at."""
+
+    value: Float[Tensor, "B"]
+    t: Float[Tensor, "B"]
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """Path, target, law of training times and weight: together a training loss, and a denoiser from the trained net."""
+
+    path: AnyPath = field(default_factory=Cosine)
+    """Forward process from data to noise."""
+    target: AnyTarget = field(default_factory=V)
+    """What the network predicts."""
+    times: AnyTimeLaw = field(default_factory=Stratified)
+    """How training times are drawn."""
+    weight: AnyWeight = field(default_factory=Uniform)
+    """Weight of the loss over time."""
+    span: tuple[float, float] = (0.0, 1.0)
+    """Smallest and largest time; sampling starts from the largest."""
+    strict: bool = False
+    """Raise, instead of warn, where signal is left at the noise end."""
+
+    def __post_init__(self) -> None:
+        """Reject a target that is singular on the span; warn about a high terminal SNR."""
+        end, start = self.span
+        if not 0 <= end < start <= 1:
+            raise PathError(f"expected a span 0 <= low < high <= 1, got {self.span}")
+        self.target.check(self.path, start=start, end=end)
+        check_terminal_snr(self.path, strict=self.strict)
+
+    def draw_times(self, n: int, generator: torch.Generator) -> Float[Tensor, "n"]:
+        """Return `n` training times inside the span, float64."""
+        end, start = self.span
+        return self.path.snap(end + (start - end) * self.times.draw(n, path=self.path, generator=generator))
+
+    def loss(
+        self,
+        net: Net,
+        x0: Float[Tensor, "B ..."],
+        *,
+        generator: torch.Generator,
+        valid: Bool[Tensor, "B H"] | None = None,
+    ) -> Losses:
+        """Return the weighted squared error of the target, a sample; entries where `valid` is False do not count."""
+        t = self.draw_times(len(x0), generator)
+        eps = randn_like(x0, generator)
+        time = t.to(x0.dtype)
+        # Scales in float64, cast once: float32 would lose the small ends of the path.
+        column = broadcast(t, x0)
+        alpha, sigma, scale = (f.to(x0.dtype) for f in self._scales(column))
+        p, q = (c.to(x0.dtype) for c in self.target.row(self.path, column))
+        y = net((alpha * x0 + sigma * eps) * scale, time)
+        if y.shape != x0.shape:
+            raise ShapeError(f"expected a network that returns {tuple(x0.shape)}, got {tuple(y.shape)}")
+        error = (y.to(x0.dtype) - (p * x0 + q * eps)) ** 2
+        weight = self.weight.on_target(self.path, self.target, t).to(x0.dtype)
+        return Losses(weight * masked_mean(error, valid), time)
+
+    def _scales(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.path.alpha(t), self.path.sigma(t), self.target.input_scale(self.path, t)
+
+    def denoiser(self, net: Net) -> Denoiser:
+        """Return the denoiser x0_hat(x_t, t) of a trained network; scalar times are looked up, not recomputed."""
+        table: dict[float, tuple[float, float, float]] = {}
+
+        def coefficients(t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            scale = self.target.input_scale(self.path, t)
+            # x0_hat is linear in x_t and y: the target's own decoding of (1, 0) and (0, 1) gives both coefficients.
+            one, zero = torch.ones_like(t), torch.zeros_like(t)
+            from_x = self.target.decode(self.path, t, one, zero)
+            return scale, from_x, self.target.decode(self.path, t, zero, one)
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            if t.ndim == 0:
+                key = float(t)
+                if key not in table:
+                    exact = coefficients(torch.tensor(key, dtype=torch.float64))
+                    table[key] = (float(exact[0]), float(exact[1]), float(exact[2]))
+                scale, from_x, from_y = table[key]
+                y = net(x_t if scale == 1.0 else x_t * scale, t)
+                return torch.add(x_t * from_x, y, alpha=from_y) if from_x else y * from_y
+            columns = coefficients(broadcast(t.to(torch.float64), x_t))
+            scales = [c.to(x_t.dtype) for c in columns]
+            return scales[1] * x_t + scales[2] * net(x_t * scales[0], t)
+
+        return denoise
+
+
+def masked_mean(error: Float[Tensor, "B ..."], valid: Bool[Tensor, "B H"] | None) -> Float[Tensor, "B"]:
+    """Return the mean of `error` [B, H, ...] over each sample's valid entries; 0 where it has none."""
+    if valid is None:
+        return error.flatten(1).mean(1)
+    per_step = error.flatten(2).mean(2) if error.ndim > 2 else error
+    # `where`, not a product: a NaN in a padded entry must not reach the loss.
+    kept = torch.where(valid, per_step, 0.0)
+    return kept.sum(1) / valid.sum(1).clamp(min=1)

@@ -1,0 +1,1 @@
+"""Encoders: an observation history becomes a `Condition`, once per observation."""

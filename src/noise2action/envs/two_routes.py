@@ -1,0 +1,173 @@
+"""Two routes: a sliding puck must pass a post on the left or on the right (m, s, 10 Hz).
+
+The demonstrators take either side at random, so the average of what they do goes straight into the post: the smallest
+task on which regression fails and a policy that models the distribution of actions does not. Floor and walls are a
+square of 1 m; y points from the start to the goal, x to the right.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from gymnasium import Env
+from numpy.typing import NDArray
+
+from ..schema import Feature, Schema
+from .episode import Demonstration, Observation, box, checked_action, observation_space, record, split_seed
+
+CONTROL_HZ = 10.0
+MAX_STEPS = 100
+SUBSTEPS = 10
+
+LAG = 0.2
+"""Time constant (s) with which the puck's velocity follows the commanded one."""
+TOP_SPEED = 0.6
+"""Largest commanded velocity (m/s) along each axis."""
+PUCK = 0.02
+"""Radius (m)."""
+POST = np.array([0.0, 0.42])
+POST_RADIUS = 0.12
+GOAL = np.array([0.0, 0.85])
+GOAL_RADIUS = 0.05
+"""The goal is reached when the puck's centre is this near (m)."""
+START = np.array([0.0, 0.15])
+START_SPREAD = np.array([0.04, 0.02])
+"""Half the width (m) of the box in which the layout draws the start, around `START`."""
+WALLS = np.array([[-0.5, 0.0], [0.5, 1.0]])
+
+SCHEMA = Schema(
+    observations=(Feature("position", (2,), unit="m"), Feature("velocity", (2,), unit="m/s")),
+    action=Feature("action", (2,), unit="m/s", low=-TOP_SPEED, high=TOP_SPEED),
+)
+
+
+class TwoRoutes(Env[Observation, NDArray[np.float32]]):
+    """A puck with inertia that is told a velocity (m/s), which it follows with the lag `LAG`.
+
+    Success is to reach the goal; touching the post or a wall ends the episode as a failure. `info["route"]` says on
+    which side the puck passed the post: "left", "right", or "none" before that. The score is 1 on success, else 0.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": int(CONTROL_HZ)}  # noqa: RUF012 - gymnasium's interface
+
+    def __init__(self, *, size: int = 256) -> None:
+        self.render_mode = "rgb_array"
+        self.observation_space = observation_space(SCHEMA)
+        self.action_space = box(SCHEMA.action)
+        self.size = size
+        self._trail = [START]
+        self._velocity = np.zeros(2)
+        self._steps = 0
+        self._route = "none"
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Return (observation, info) with the puck at rest at the start that `seed` determines."""
+        super().reset(seed=seed, options=options)
+        self._trail = [START + self.np_random.uniform(-1.0, 1.0, 2) * START_SPREAD]
+        self._velocity = np.zeros(2)
+        self._steps, self._route = 0, "none"
+        return self._observation(), self._info(success=False)
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Return (observation, reward, terminated, truncated, info) after 0.1 s at the commanded velocity [2]."""
+        command = checked_action(action, SCHEMA.action)
+        self._steps += 1
+        success = touched = False
+        dt = 1 / CONTROL_HZ / SUBSTEPS
+        decay = np.exp(-dt / LAG)
+        for _ in range(SUBSTEPS):
+            # The exact solution of v' = (command - v) / LAG over one substep.
+            excess = self._velocity - command
+            position = self._trail[-1] + command * dt + excess * LAG * (1 - decay)
+            self._velocity = command + excess * decay
+            if self._trail[-1][1] < POST[1] <= position[1]:
+                self._route = "left" if position[0] < POST[0] else "right"
+            self._trail.append(position)
+            touched = touches(position)
+            success = not touched and bool(np.linalg.norm(position - GOAL) <= GOAL_RADIUS)
+            if touched or success:
+                break
+        truncated = self._steps >= MAX_STEPS
+        return self._observation(), float(success), touched or success, truncated, self._info(success=success)
+
+    def _observation(self) -> Observation:
+        return {"position": self._trail[-1].astype(np.float32), "velocity": self._velocity.astype(np.float32)}
+
+    def _info(self, *, success: bool) -> dict[str, Any]:
+        return {"success": success, "score": float(success), "route": self._route}
+
+    def render(self) -> NDArray[np.uint8]:
+        """Return the scene from above as uint8 [size, size, 3]: post, goal, puck and the way it came."""
+        picture = np.full((self.size, self.size, 3), FLOOR, dtype=np.float64)
+        rim = max(1, self.size // 128)
+        picture[:rim] = picture[-rim:] = picture[:, :rim] = picture[:, -rim:] = WALL
+        for scale, colour in ((1.0, GOAL_COLOUR), (0.7, FLOOR), (0.4, GOAL_COLOUR)):
+            _disc(picture, GOAL, GOAL_RADIUS * scale, colour)
+        _disc(picture, POST, POST_RADIUS, POST_COLOUR)
+        for position in self._trail[:: SUBSTEPS // 2]:
+            _disc(picture, position, PUCK * 0.25, TRAIL)
+        _disc(picture, self._trail[-1], PUCK, PUCK_COLOUR)
+        return np.rint(picture).astype(np.uint8)
+
+
+def _disc(
+    picture: NDArray[np.float64], centre: NDArray[np.float64], radius: float, colour: tuple[int, int, int]
+) -> None:
+    """Paint a disc (m) into `picture` [S, S, 3], its edge softened over one pixel."""
+    size = len(picture)
+    scale = size / (WALLS[1] - WALLS[0])
+    column, row = (centre[0] - WALLS[0, 0]) * scale[0] - 0.5, (WALLS[1, 1] - centre[1]) * scale[1] - 0.5
+    r = radius * scale[0]
+    top, left = (int(np.clip(np.floor(at - r - 1), 0, size)) for at in (row, column))
+    bottom, right = (int(np.clip(np.ceil(at + r + 2), 0, size)) for at in (row, column))
+    rows, columns = np.mgrid[top:bottom, left:right]
+    cover = np.clip(r + 0.5 - np.hypot(rows - row, columns - column), 0.0, 1.0)[..., None]
+    patch = picture[top:bottom, left:right]
+    patch += cover * (np.array(colour) - patch)
+
+
+FLOOR, WALL, POST_COLOUR = (248, 248, 246), (190, 190, 186), (88, 92, 104)
+GOAL_COLOUR, TRAIL, PUCK_COLOUR = (64, 160, 104), (150, 185, 225), (38, 98, 178)
+
+
+def touches(position: NDArray[np.float64]) -> bool:
+    """Return whether the puck at `position` [2] (m) touches the post or a wall."""
+    gap = min(
+        float(np.linalg.norm(position - POST)) - POST_RADIUS,
+        float(np.min(position - WALLS[0])),
+        float(np.min(WALLS[1] - position)),
+    )
+    return gap < PUCK
+
+
+def _driver(rng: np.random.Generator) -> Callable[[Observation], NDArray[np.float32]]:
+    """Return one demonstrator, its side, clearance, speed and unsteady hand drawn from `rng`.
+
+    It steers along the tangent to a circle around the post until the way to the goal is free on its side.
+    """
+    side = float(rng.choice([-1.0, 1.0]))
+    radius = POST_RADIUS + PUCK + rng.uniform(0.04, 0.09)
+    speed = rng.uniform(0.26, 0.34)
+    tremor = np.zeros(2)
+
+    def act(observation: Observation) -> NDArray[np.float32]:
+        nonlocal tremor
+        tremor = 0.7 * tremor + 0.012 * rng.standard_normal(2)
+        position = observation["position"].astype(np.float64)
+        post, goal = POST - position, GOAL - position
+        angle = -side * np.arcsin(min(1.0, radius / float(np.linalg.norm(post))))
+        c, s = np.cos(angle), np.sin(angle)
+        way = np.array([c * post[0] - s * post[1], s * post[0] + c * post[1]])
+        if side * (way[0] * goal[1] - way[1] * goal[0]) < 0:
+            way = goal
+        return (speed * way / np.linalg.norm(way) + tremor).astype(np.float32)
+
+    return act
+
+
+def demonstrate(seed: int) -> Demonstration:
+    """Return one demonstrated episode; `seed` fixes the layout and, independently, the side and the hand."""
+    layout, rng = split_seed(seed)
+    return record(TwoRoutes(), layout, _driver(rng))

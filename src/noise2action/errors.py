@@ -1,0 +1,72 @@
+"""Typed errors: each message says what was expected, what came, and what to do.
+
+The command line prints the message as one line and exits with `exit_code`.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class Noise2ActionError(Exception):
+    """Base of every error that a user can cause and mend."""
+
+    exit_code = 2
+
+
+class ConfigError(Noise2ActionError):
+    """A configuration value, key or option that does not exist or is out of range."""
+
+
+class SchemaError(Noise2ActionError):
+    """Features that do not match what a policy, recipe or task declares."""
+
+
+class ShapeError(Noise2ActionError):
+    """A tensor of another shape or dtype than the interface states."""
+
+
+class PathError(Noise2ActionError):
+    """A noise path, target or grid that cannot be combined."""
+
+
+class DataError(Noise2ActionError):
+    """A data file that is missing, damaged, inconsistent or not finite."""
+
+
+class CheckpointError(Noise2ActionError):
+    """A checkpoint that is missing, damaged, or of another format version."""
+
+
+class TrainingError(Noise2ActionError):
+    """A training that cannot go on, such as a loss that is not finite."""
+
+
+class TaskError(Noise2ActionError):
+    """A task or environment that is unknown or breaks its contract."""
+
+
+class MissingExtraError(Noise2ActionError):
+    """An optional dependency that is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed: pip install 'noise2action[{extra}]'")
+
+
+class StorageError(Noise2ActionError):
+    """The disk is full or failed; what was saved before is intact."""
+
+    exit_code = 3
+
+
+class RunLockedError(Noise2ActionError):
+    """Another process is working in this run folder."""
+
+    exit_code = 4
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `known: a, b, c (did you mean b?)` for an error message about an unknown `word`."""
+    names = sorted(known)
+    close = get_close_matches(word, names, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"known: {', '.join(names)}{hint}"

@@ -1,0 +1,57 @@
+"""Normaliser, encoder and network: what diffusion and regression policies share to the last weight."""
+
+from collections.abc import Mapping
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..condition import Condition
+from ..data.normalize import Normalizer
+from ..encoders.state import StateEncoder
+from ..errors import SchemaError, ShapeError
+from ..nets import AnyNetConfig
+from ..schema import Schema
+from .policy import PolicySpec
+
+
+class Backbone(nn.Module):
+    """From an observation history to the network's prediction for a chunk."""
+
+    def __init__(self, config: AnyNetConfig, *, spec: PolicySpec, schema: Schema, normalizer: Normalizer) -> None:
+        super().__init__()
+        self.spec, self.schema, self.normalizer = spec, schema, normalizer
+        self.encoder = StateEncoder(schema.observations, obs_steps=spec.obs_steps)
+        self.net = config.build(horizon=spec.horizon, action_dim=schema.action_dim, condition_dim=self.encoder.dim)
+
+    def forward(self, x: Float[Tensor, "B H A"], t: Tensor, condition: Condition) -> Float[Tensor, "B H A"]:
+        """Return the network's prediction, computed in the precision of its weights."""
+        dtype = next(self.net.parameters()).dtype
+        return self.net(x.to(dtype), t, Condition(condition.vector.to(dtype)))
+
+    def condition(self, history: Mapping[str, Tensor]) -> Condition:
+        """Return the condition of a history in robot units; `SchemaError` or `ShapeError` where it does not fit."""
+        normalised: dict[str, Tensor] = {}
+        for feature in self.schema.observations:
+            if feature.name not in history:
+                raise SchemaError(f"expected an observation {feature.name!r}, got {sorted(history)}")
+            x = history[feature.name]
+            if x.ndim < 2 or x.shape[1] != self.spec.obs_steps:
+                raise ShapeError(
+                    f"observation {feature.name!r}: expected {self.spec.obs_steps} steps [B, O, ...], "
+                    f"got {tuple(x.shape)}"
+                )
+            normalised[feature.name] = self.normalizer.encode(feature.name, x)
+        return self.encoder(normalised)
+
+    def chunk_like(self, condition: Condition) -> Float[Tensor, "B H A"]:
+        """Return an empty chunk of the right shape, dtype and device."""
+        vector = condition.vector
+        return vector.new_empty(len(vector), self.spec.horizon, self.schema.action_dim)
+
+    def normalised_actions(self, actions: Tensor) -> Tensor:
+        """Return actions in robot units as the network sees them."""
+        return self.normalizer.encode(self.schema.action.name, actions)
+
+    def robot_actions(self, chunk: Tensor) -> Tensor:
+        """Return the network's actions in robot units."""
+        return self.normalizer.decode(self.schema.action.name, chunk)

@@ -1,0 +1,138 @@
+"""Diffusion policy: any path, target and sampler; flow matching is the path `Straight` with the target `Velocity`."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ..condition import Condition
+from ..data.normalize import Normalizer
+from ..data.windows import Batch
+from ..diffusion.denoisers import Denoiser, clip, pin
+from ..diffusion.grids import AnyGrid, Trailing
+from ..diffusion.objective import Diffusion, Losses
+from ..diffusion.samplers import DDIM, AnySampler, OnStep, Renoise, sample
+from ..errors import ConfigError, ShapeError
+from ..nets import AnyNetConfig, MLPConfig
+from ..schema import Schema
+from ..seeds import Generators
+from ..timing import Stopwatch
+from .backbone import Backbone
+from .policy import PolicySpec
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a chunk is sampled; may be changed after training."""
+
+    sampler: AnySampler = field(default_factory=DDIM)
+    """Solver."""
+    grid: AnyGrid = field(default_factory=Trailing)
+    """Where on the path the network is called."""
+    nfe: int = 8
+    """Network evaluations a plan."""
+    clip: float | None = 1.0
+    """Bound on |x0_hat| in normalised units (min-max actions lie in [-1, 1]); null for none."""
+
+    def __post_init__(self) -> None:
+        """Reject a sampler of consistency maps and numbers out of range."""
+        if isinstance(self.sampler, Renoise):
+            raise ConfigError(
+                "expected a sampler of denoisers, got renoise: it needs a consistency map; use ddim or adams"
+            )
+        if not 1 <= self.nfe <= 10_000 or (self.clip is not None and not self.clip > 0):
+            raise ConfigError(f"expected 1 <= nfe <= 10000 and clip > 0 or null, got nfe={self.nfe}, clip={self.clip}")
+        self.sampler.steps(self.nfe)
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Diffusion policy."""
+
+    spec: PolicySpec = field(default_factory=PolicySpec)
+    """Step conventions."""
+    net: AnyNetConfig = field(default_factory=MLPConfig)
+    """Network."""
+    objective: Diffusion = field(default_factory=Diffusion)
+    """Path, target, training times and weight."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """Sampler, grid and number of network evaluations."""
+
+    def build(self, schema: Schema, normalizer: Normalizer) -> "DiffusionPolicy":
+        """Return the policy with fresh weights (from the global generator)."""
+        return DiffusionPolicy(self, schema, normalizer)
+
+
+class DiffusionPolicy(nn.Module):
+    """Observation history to a sampled action chunk. **Source:** Chi et al. 2023."""
+
+    def __init__(self, config: DiffusionConfig, schema: Schema, normalizer: Normalizer) -> None:
+        super().__init__()
+        self.config, self.schema, self.spec = config, schema, config.spec
+        self.backbone = Backbone(config.net, spec=config.spec, schema=schema, normalizer=normalizer)
+
+    def resampled(self, sampling: Sampling) -> "DiffusionPolicy":
+        """Return this policy, on the same weights, with another way of sampling."""
+        other = copy.copy(self)
+        other.config = DiffusionConfig(self.config.spec, self.config.net, self.config.objective, sampling)
+        return other
+
+    def loss(self, batch: Batch, *, generator: torch.Generator) -> Losses:
+        """Return the diffusion loss a sample; padded actions do not count."""
+        condition = self.backbone.encoder(batch.observations)
+        return self.config.objective.loss(
+            lambda x, t: self.backbone(x, t, condition), batch.actions, generator=generator, valid=batch.valid
+        )
+
+    def denoiser(self, condition: Condition, committed: Tensor | None = None) -> Denoiser:
+        """Return the denoiser of chunks under `condition`: clipped first, then pinned to what is committed."""
+        denoise = self.config.objective.denoiser(lambda x, t: self.backbone(x, t, condition))
+        bound = self.config.sampling.clip
+        if bound is not None:
+            denoise = clip(denoise, -bound, bound)
+        if committed is not None:
+            denoise = pin(denoise, *_known(self.backbone, committed))
+        return denoise
+
+    @torch.no_grad()
+    def plan(
+        self,
+        history: Mapping[str, Tensor],
+        committed: Tensor | None = None,
+        *,
+        generator: Generators | None = None,
+        watch: Stopwatch | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Return a sampled chunk [B, H, A] in robot units; see `Policy.plan`."""
+        watch = watch or Stopwatch()
+        sampling, objective = self.config.sampling, self.config.objective
+        with watch("encode"):
+            condition = self.backbone.condition(history)
+        with watch("denoise"):
+            chunk = sample(
+                self.denoiser(condition, committed),
+                objective.path,
+                self.backbone.chunk_like(condition),
+                sampler=sampling.sampler,
+                grid=sampling.grid,
+                nfe=sampling.nfe,
+                start=objective.span[1],
+                generator=generator,
+                on_step=on_step,
+            )
+        with watch("decode"):
+            return self.backbone.robot_actions(chunk)
+
+
+def _known(backbone: Backbone, committed: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (value, mask) [B, H, A] of the committed actions [B, K, A], in normalised units."""
+    spec, dim = backbone.spec, backbone.schema.action_dim
+    if committed.ndim != 3 or committed.shape[1] > spec.horizon or committed.shape[2] != dim:
+        raise ShapeError(f"committed: expected [B, K <= {spec.horizon}, {dim}], got {tuple(committed.shape)}")
+    missing = spec.horizon - committed.shape[1]
+    value = nn.functional.pad(backbone.normalised_actions(committed), (0, 0, 0, missing))
+    mask = torch.arange(spec.horizon, device=committed.device) < committed.shape[1]
+    return value, mask.reshape(1, -1, 1)

@@ -1,0 +1,76 @@
+"""What every policy is: its step conventions, and the two things that it can do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..data.windows import Batch
+from ..diffusion.objective import Losses
+from ..diffusion.samplers import OnStep
+from ..errors import ConfigError
+from ..schema import Schema
+from ..seeds import Generators
+from ..timing import Stopwatch
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """Step conventions of a policy, stated here and nowhere else."""
+
+    obs_steps: int = 2
+    """Observed steps that a plan is made from."""
+    horizon: int = 16
+    """Actions in a chunk."""
+    stride: int = 8
+    """Actions executed before the next plan (receding horizon)."""
+    first_action: int = 0
+    """Tick of a chunk's first action, counted from the newest observation; 1 - obs_steps is the original convention."""
+    control_hz: float = 10.0
+    """Control rate in Hz."""
+
+    def __post_init__(self) -> None:
+        """Reject conventions that leave nothing to execute."""
+        if self.obs_steps < 1 or self.horizon < 1 or not 0 < self.control_hz <= 10_000:
+            raise ConfigError(f"expected obs_steps >= 1, horizon >= 1 and 0 < control_hz <= 10000, got {self}")
+        if not 1 - self.obs_steps <= self.first_action <= 0:
+            raise ConfigError(f"expected first_action in [{1 - self.obs_steps}, 0], got {self.first_action}")
+        if not 1 <= self.stride <= self.horizon + self.first_action:
+            raise ConfigError(
+                f"expected a stride in [1, {self.horizon + self.first_action}] (horizon {self.horizon}, "
+                f"first_action {self.first_action}), got {self.stride}"
+            )
+
+    @property
+    def dt(self) -> float:
+        """Control period in seconds."""
+        return 1 / self.control_hz
+
+
+class Policy(Protocol):
+    """A stateless policy: the same inputs and generator give the same outputs. Queues and clocks live in executors."""
+
+    spec: PolicySpec
+    schema: Schema
+
+    def loss(self, batch: Batch, *, generator: torch.Generator) -> Losses:
+        """Return the training loss a sample of a normalised batch."""
+        ...
+
+    def plan(
+        self,
+        history: Mapping[str, Tensor],
+        committed: Tensor | None = None,
+        *,
+        generator: Generators | None = None,
+        watch: Stopwatch | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Return a chunk [B, H, A] in robot units.
+
+        `history` holds each observation [B, O, ...] in robot units, oldest first. `committed` [B, K, A], K <= H, are
+        actions at the chunk's start that will be executed whatever is planned. `watch` times the stages.
+        """
+        ...

@@ -1,0 +1,92 @@
+"""An experiment: one frozen value that says what is trained on what, and how it is evaluated."""
+
+from dataclasses import dataclass, field
+
+from ..data.augment import Mirror, ObservationNoise
+from ..data.normalize import NormalizerKind
+from ..errors import ConfigError
+from ..policies import AnyPolicyConfig, DiffusionConfig
+from ..train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Column:
+    """Where a feature of the task lies in a data set that names or packs its arrays differently."""
+
+    feature: str
+    """Feature of the task."""
+    source: str
+    """Array of the data set."""
+    start: int
+    """First element of its last axis."""
+    stop: int
+    """One past the last element."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Demonstrations, and how they become training windows."""
+
+    path: str | None = None
+    """Data set (.zarr, .zarr.zip, .npz, .episodes, or a folder with one); null demonstrates the task in simulation."""
+    columns: tuple[Column, ...] = ()
+    """Where the features lie, for data sets that do not name them as the task does."""
+    demonstrations: int = 200
+    """Successful demonstrations to simulate where there is no path."""
+    held_out: float = 0.05
+    """Fraction of the episodes kept for validation."""
+    observations: NormalizerKind = "limits"
+    """Normaliser of vector observations (angles become cosine and sine)."""
+    actions: NormalizerKind = "limits"
+    """Normaliser of actions."""
+    mirror: Mirror | None = None
+    """Reflection under which the task is unchanged; doubles the training episodes."""
+    noise: ObservationNoise | None = None
+    """Noise on training observations."""
+
+    def __post_init__(self) -> None:
+        """Reject numbers that leave nothing to train on."""
+        if self.demonstrations < 2 or not 0 < self.held_out < 1:
+            raise ConfigError(f"data: expected demonstrations >= 2 and held_out in (0, 1), got {self}")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Rollouts in simulation."""
+
+    episodes: int = 100
+    """Episodes, one seed each."""
+    seed: int = 0
+    """First seed; the others follow."""
+    workers: int = 0
+    """Processes that share the episodes; 0 is one a core."""
+    record: int = 4
+    """Episodes whose video is kept."""
+
+    def __post_init__(self) -> None:
+        """Reject empty evaluations."""
+        if self.episodes < 1 or min(self.seed, self.workers, self.record) < 0 or self.workers > 256:
+            raise ConfigError(f"evaluate: expected episodes >= 1, seed, workers (<= 256), record >= 0, got {self}")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that a run is made of."""
+
+    task: str
+    """Task that the policy observes and acts in."""
+    policy: AnyPolicyConfig = field(default_factory=DiffusionConfig)
+    """What is trained."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Demonstrations."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Optimiser and budget."""
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """Rollouts."""
+    seed: int = 0
+    """Seed of weights, batch order, noise, split and simulated demonstrations."""
+
+    def __post_init__(self) -> None:
+        """Reject a negative seed."""
+        if self.seed < 0:
+            raise ConfigError(f"expected a seed >= 0, got {self.seed}")

@@ -1,0 +1,142 @@
+"""From an experiment to a training job: demonstrations, split, normaliser, windows, loaders."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..data.augment import mirrored
+from ..data.doctor import check_finite
+from ..data.episodes import ACTION, Episodes
+from ..data.formats import describe, locate, read
+from ..data.loader import Loader
+from ..data.normalize import Normalizer, NormalizerKind
+from ..data.split import split
+from ..data.windows import Windows
+from ..envs.tasks import Task, find
+from ..errors import ConfigError, DataError, SchemaError, TaskError
+from ..policies.checkpoint import Deployed
+from ..seeds import derive
+from ..train.loop import Job
+from .experiment import Column, DataConfig, Experiment
+
+Progress = Callable[[int], None]
+"""Called with the number of demonstrations so far."""
+
+DEMONSTRATION_SEEDS = 1 << 40
+"""Seeds of demonstrations lie above this, those of evaluations below: no layout is in both."""
+
+
+@dataclass(frozen=True, eq=False)
+class Demonstrated:
+    """Simulated demonstrations and how they came about."""
+
+    episodes: Episodes
+    attempts: int
+    routes: dict[str, float]
+    """Share of the episodes by route; empty for a task without routes."""
+
+
+def demonstrate(task: Task, count: int, *, seed: int, on_progress: Progress | None = None) -> Demonstrated:
+    """Return `count` successful demonstrations of `task`; the failed ones are counted and left out."""
+    kept: list[dict[str, np.ndarray]] = []
+    routes: list[str] = []
+    attempts = 0
+    while len(kept) < count:
+        if attempts >= 10 * count + 100:
+            raise TaskError(f"expected {count} successful demonstrations of {task.name}, got {len(kept)} in {attempts}")
+        made = task.demonstrate(DEMONSTRATION_SEEDS + derive(seed, "demonstration", attempts) % DEMONSTRATION_SEEDS)
+        attempts += 1
+        if not made.success:
+            continue
+        kept.append({**made.observations, ACTION: made.actions})
+        if made.route is not None:
+            routes.append(made.route)
+        if on_progress is not None:
+            on_progress(len(kept))
+    shares = {name: routes.count(name) / len(routes) for name in sorted(set(routes))}
+    return Demonstrated(Episodes.concatenate(kept), attempts, shares)
+
+
+def load_episodes(task: Task, config: DataConfig) -> Episodes:
+    """Return the data set at `config.path` with the task's features, checked against its schema and for NaN."""
+    assert config.path is not None
+    path = locate(config.path)
+    stored = set(describe(path).features)
+    wanted = list(task.schema.features)
+    sources = {c.feature: c for c in config.columns if c.feature not in stored}
+    missing = [name for name in wanted if name not in stored and name not in sources]
+    absent = sorted({c.source for c in sources.values()} - stored)
+    if missing or absent:
+        raise SchemaError(
+            f"{path}: expected the features {wanted} of {task.name}, got the arrays {sorted(stored)}: "
+            "use a recipe that matches this data set, or say where they lie with data.columns"
+        )
+    direct = [name for name in wanted if name in stored]
+    raw = read(path, sorted({*direct, *(c.source for c in sources.values())}))
+    arrays = {name: raw.arrays[name] if name in direct else _column(raw, sources[name]) for name in wanted}
+    episodes = Episodes(arrays, raw.ends)
+    task.schema.check({name: array.shape[1:] for name, array in arrays.items()}, where=str(path))
+    check_finite(episodes)
+    return episodes
+
+
+def _column(episodes: Episodes, column: Column) -> np.ndarray:
+    array = episodes.arrays[column.source]
+    if array.ndim != 2 or not 0 <= column.start < column.stop <= array.shape[1]:
+        raise DataError(
+            f"expected {column.source!r} with at least {column.stop} elements a step, got shape {array.shape[1:]}: "
+            f"correct the column of {column.feature!r}"
+        )
+    return array[:, column.start : column.stop]
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What a run was trained on; saved beside it as data.json."""
+
+    source: str
+    episodes: int
+    held_out: int
+    steps: int
+    routes: dict[str, float]
+    """Share of the demonstrations by route, where the task has routes and the demonstrator tells."""
+
+
+def job(experiment: Experiment, *, on_progress: Progress | None = None) -> tuple[Job, DataSummary]:
+    """Return the training job of `experiment`, with its demonstrations read or simulated, and a summary of those.
+
+    The normaliser is fitted on training episodes only; validation uses whole episodes that are never trained on.
+    """
+    task, config, spec = find(experiment.task), experiment.data, experiment.policy.spec
+    if spec.control_hz != task.control_hz:
+        raise ConfigError(f"expected policy.spec.control_hz={task.control_hz} of {task.name}, got {spec.control_hz}")
+    if config.path is not None:
+        episodes, routes = load_episodes(task, config), {}
+    else:
+        made = demonstrate(task, config.demonstrations, seed=experiment.seed, on_progress=on_progress)
+        episodes, routes = made.episodes, made.routes
+    training, held_out = split(episodes, held_out=config.held_out, seed=experiment.seed)
+    if config.mirror is not None:
+        training = mirrored(training, config.mirror)
+    kinds: dict[str, NormalizerKind] = {
+        f.name: "identity" if f.kind == "angle" else config.observations for f in task.schema.observations
+    }
+    normalizer = Normalizer.fit(training.arrays, {**kinds, task.schema.action.name: config.actions})
+
+    def loader(part: Episodes, batch_size: int) -> Loader:
+        windows = Windows(part.ends, spec.obs_steps, spec.horizon, spec.first_action)
+        augment = config.noise if part is training else None
+        return Loader(part, windows, normalizer, batch_size=batch_size, seed=experiment.seed, augment=augment)
+
+    source = "simulated demonstrator" if config.path is None else config.path
+    summary = DataSummary(source, len(episodes), len(held_out), episodes.total, routes)
+    prepared = Job(
+        Deployed(experiment.task, experiment.policy, task.schema),
+        experiment.train,
+        normalizer,
+        loader(training, experiment.train.batch_size),
+        loader(held_out, 256),
+        experiment.seed,
+    )
+    return prepared, summary

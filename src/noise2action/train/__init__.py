@@ -1,0 +1,1 @@
+"""Training: a plain loop, its run folder, and exact resumption."""

@@ -1,0 +1,168 @@
+"""The run folder: who works in it, what was configured, and the metrics so far.
+
+run/.lock  config.json  env.json  metrics.jsonl  checkpoints/
+"""
+
+import fcntl
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..errors import ConfigError, DataError, RunLockedError, StorageError
+from ..policies.checkpoint import atomic_write
+
+
+@contextmanager
+def locked(run: Path) -> Generator[None]:
+    """Hold the run folder; `RunLockedError` names who holds it already. The lock ends with the process."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock = (run / ".lock").open("a+")
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(f"expected a folder to write the run to, got a file in the way: {run}") from error
+    except OSError as error:
+        raise StorageError(f"expected a writable run folder, got {error.strerror}: {run}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            raise RunLockedError(
+                f"expected a free run folder, got {run} in use by {lock.read().strip() or 'another process'}: "
+                "wait for it, or choose another --out"
+            ) from error
+        lock.seek(0)
+        lock.truncate()
+        lock.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "boot_id": _boot_id()}))
+        lock.flush()
+        yield
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def write_env(run: Path, *, threads: int, precision: str) -> None:
+    """Write env.json: versions, hardware and commit, so that a figure can be traced."""
+    packages = {name: version(name) for name in ("torch", "numpy", "safetensors")}
+    body = {
+        "noise2action": __version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": packages,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+        "threads": threads,
+        "precision": precision,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+    }
+    write_json(run / "env.json", body)
+
+
+def _processor() -> str:
+    return f"{torch.cpu.get_capabilities().get('cpu_name', platform.processor())}, {os.cpu_count()} logical cores"
+
+
+def _commit() -> str | None:
+    # The source's own repository, not whatever folder the user happens to be in.
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def write_json(path: Path, body: object) -> None:
+    """Write `body` as JSON, atomically."""
+    atomic_write(path, (json.dumps(body, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401
+    """Return the JSON in `path`, or raise `DataError`."""
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise DataError(f"expected a readable file, got {error.strerror}: {path}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: expected JSON, got {error}") from error
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Return the records of metrics.jsonl; an unfinished last line, as a kill leaves it, is skipped."""
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return []
+    records: list[dict[str, Any]] = []
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise DataError(f"{path}:{number}: expected a JSON record, got {line[:60]!r}") from error
+    return records
+
+
+class Metrics:
+    """Appends records to metrics.jsonl, a line each, and to TensorBoard where a writer is given."""
+
+    def __init__(self, run: Path, *, after_step: int, tensorboard: bool) -> None:
+        kept = [r for r in read_metrics(run) if r["step"] <= after_step]
+        path = run / "metrics.jsonl"
+        # A resumed run repeats the steps since its checkpoint: their first records go.
+        atomic_write(path, "".join(json.dumps(r) + "\n" for r in kept).encode())
+        self._file = path.open("a")
+        self._board = _tensorboard(run) if tensorboard else None
+
+    def __enter__(self) -> "Metrics":
+        """Return the open metrics."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Append one record with its `kind` and `step`."""
+        try:
+            self._file.write(json.dumps(record, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise StorageError(
+                f"expected to append to {self._file.name}, got {error.strerror}: free disk space"
+            ) from error
+        if self._board is not None:
+            for name, value in record.items():
+                if isinstance(value, int | float) and name != "step":
+                    self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+
+
+def _tensorboard(run: Path) -> Any:  # noqa: ANN401
+    from ..errors import MissingExtraError  # noqa: PLC0415
+
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtraError("tensorboard", "tensorboard") from error
+    return SummaryWriter(str(run / "tensorboard"))

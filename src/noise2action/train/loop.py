@@ -1,0 +1,279 @@
+"""The training loop."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.loader import Loader
+from ..data.normalize import Normalizer
+from ..diffusion.times import buckets
+from ..errors import CheckpointError, ConfigError, TrainingError
+from ..policies import AnyPolicy
+from ..policies.checkpoint import Checkpoint, Deployed, complete, load, load_weights, save
+from ..seeds import derive, generator
+from .config import TrainConfig
+from .ema import update
+from .folder import Metrics, write_env
+from .validate import Validation, validate
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a progress display shows."""
+
+    step: int
+    progress: float
+    """Fraction of the budget spent."""
+    loss: float
+    samples_per_s: float
+    validation: Validation | None
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What is trained on what."""
+
+    deployed: Deployed
+    config: TrainConfig
+    normalizer: Normalizer
+    training: Loader
+    held_out: Loader | None
+    seed: int
+
+
+class _State:
+    """Weights, average, optimiser and generators: all that a checkpoint saves."""
+
+    def __init__(self, job: Job, *, half: bool) -> None:
+        torch.manual_seed(derive(job.seed, "weights"))
+        deployed, config = job.deployed, job.config
+        self.job = job
+        self.policy: AnyPolicy = deployed.policy.build(deployed.schema, job.normalizer)
+        self.ema: AnyPolicy = deployed.policy.build(deployed.schema, job.normalizer)
+        self.ema.load_state_dict(self.policy.state_dict())
+        self.ema.eval().requires_grad_(requires_grad=False)
+        self.weights = list(self.policy.parameters())
+        self.worker, self.working = self.policy, self.weights
+        if half:
+            # A bf16 copy computes loss and gradients, the float32 weights are stepped: autocast would cast every
+            # weight at every use.
+            self.worker = deployed.policy.build(deployed.schema, job.normalizer)
+            self.working = list(self.worker.parameters())
+            for p in self.working:
+                p.data = p.data.to(torch.bfloat16)
+            self.refresh()
+        self.averages = list(self.ema.parameters())
+        decayed = [p for p in self.weights if p.ndim > 1]
+        plain = [p for p in self.weights if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=config.learning_rate,
+            betas=config.betas,
+            fused=True,
+        )
+        self.noise = generator(job.seed, "noise")
+        torch.manual_seed(derive(job.seed, "dropout"))
+        self.step = 0
+        self.elapsed_s = 0.0
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Copy the float32 weights to those that compute."""
+        if self.working is not self.weights:
+            torch._foreach_copy_(self.working, self.weights)  # pyright: ignore[reportPrivateUsage]
+
+    @torch.no_grad()
+    def collect(self) -> None:
+        """Move the gradients to the float32 weights."""
+        if self.working is self.weights:
+            return
+        for p, computed in zip(self.weights, self.working, strict=True):
+            if p.grad is None:
+                p.grad = torch.empty_like(p)
+            assert computed.grad is not None
+            p.grad.copy_(computed.grad)
+            computed.grad = None
+
+    def checkpoint(self) -> Checkpoint:
+        """Return everything as tensors and numbers."""
+        names: dict[Tensor, str] = {p: name for name, p in self.policy.named_parameters()}
+        optim = {
+            f"{names[p]}.{key}": value for p, entry in self.optimizer.state.items() for key, value in entry.items()
+        }
+        tensors = {
+            "model": self.policy.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optim": optim,
+            "rng-rank0": {"global": torch.get_rng_state(), "noise": self.noise.get_state()},
+            "normalizer": self.job.normalizer.state(),
+        }
+        return Checkpoint(self.step, self.job.deployed, tensors, {"elapsed_s": self.elapsed_s, "seed": self.job.seed})
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from `checkpoint`, which must come from the same configuration."""
+        if checkpoint.deployed != self.job.deployed or checkpoint.state.get("seed") != self.job.seed:
+            raise ConfigError(
+                "expected the configuration of the run that is resumed, got another policy, schema or seed: "
+                "use the same command, or another --out"
+            )
+        load_weights(self.policy, checkpoint.tensors["model"], where="model.safetensors")
+        load_weights(self.ema, checkpoint.tensors["ema"], where="ema.safetensors")
+        optim = checkpoint.tensors["optim"]
+        for name, p in self.policy.named_parameters():
+            entry = {key: optim.get(f"{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            if any(value is None for value in entry.values()):
+                raise CheckpointError(f"optim.safetensors: expected the optimiser's state of {name!r}, got none")
+            self.optimizer.state[p] = entry
+        torch.set_rng_state(checkpoint.tensors["rng-rank0"]["global"])
+        self.noise.set_state(checkpoint.tensors["rng-rank0"]["noise"])
+        self.refresh()
+        self.step, self.elapsed_s = checkpoint.step, float(checkpoint.state["elapsed_s"])
+
+
+def fit(job: Job, run: Path, *, resume: bool = False, on_status: Callable[[Status], None] | None = None) -> bool:
+    """Train until the budget is spent; return False where an interrupt (SIGINT, SIGTERM) ended it early.
+
+    Either way the last state is saved. The caller holds the run folder's lock. With `resume` the run goes on from its
+    newest intact checkpoint; on the CPU, with a budget in steps, the result is that of an uninterrupted run to the bit.
+    """
+    config = job.config
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    half = config.half_precision(torch.device("cpu"))
+    state = _State(job, half=half)
+    if resume:
+        state.restore(load(run))
+    elif complete(run):
+        raise ConfigError(
+            f"expected a new run folder, got {run} with checkpoints: add --resume, or choose another --out"
+        )
+    write_env(run, threads=torch.get_num_threads(), precision="bf16" if half else "fp32")
+    with Metrics(run, after_step=state.step, tensorboard=config.tensorboard) as metrics, _interrupts() as interrupted:
+        return _loop(state, run, metrics, interrupted=interrupted, on_status=on_status)
+
+
+def _loop(
+    state: _State,
+    run: Path,
+    metrics: Metrics,
+    *,
+    interrupted: threading.Event,
+    on_status: Callable[[Status], None] | None,
+) -> bool:
+    job, config = state.job, state.job.config
+    began = time.monotonic() - state.elapsed_s
+    window = _Window(state.step)
+    validation: Validation | None = None
+    validated = saved = state.elapsed_s
+    while (spent := config.progress(state.step, state.elapsed_s)) < 1 and not interrupted.is_set():
+        window.add(_step(state))
+        state.elapsed_s = time.monotonic() - began
+        if state.step % config.log_every == 0:
+            record = window.record(state, len(job.training.windows))
+            metrics.add(record)
+            if on_status is not None:
+                on_status(Status(state.step, spent, record["loss"], record["samples_per_s"], validation))
+            window = _Window(state.step)
+        if job.held_out is not None and state.elapsed_s - validated >= 60 * config.validate_minutes:
+            validation = _validate(state, job.held_out, metrics)
+            validated = state.elapsed_s = time.monotonic() - began
+        due = state.elapsed_s - saved >= 60 * config.save_minutes
+        if state.step % config.save_steps == 0 if config.save_steps else due:
+            save(run, state.checkpoint())
+            saved = state.elapsed_s = time.monotonic() - began
+    if job.held_out is not None and not interrupted.is_set():
+        _validate(state, job.held_out, metrics)
+    save(run, state.checkpoint())
+    return not interrupted.is_set()
+
+
+def _step(state: _State) -> tuple[Tensor, Tensor, Tensor]:
+    """Do one optimiser step; return the loss a sample, its times, and the gradient norm."""
+    config = state.job.config
+    batch = state.job.training.batch(state.step)
+    losses = state.worker.loss(batch, generator=state.noise)
+    loss = losses.value.mean()
+    if not bool(loss.isfinite()):
+        raise TrainingError(
+            f"expected a finite loss, got {float(loss)} at step {state.step}: lower --train.learning-rate, "
+            "or look at the data with `n2a info`"
+        )
+    state.optimizer.zero_grad(set_to_none=state.working is state.weights)
+    loss.backward()
+    state.collect()
+    norm = nn.utils.clip_grad_norm_(state.weights, config.grad_clip)
+    rate = config.rate(state.step, state.elapsed_s)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.step()
+    state.refresh()
+    state.step += 1
+    if state.step % config.ema_every == 0:
+        decay = config.ema.decay(state.step) ** config.ema_every
+        update(state.averages, state.weights, decay=decay)
+    return losses.value.detach(), losses.t, norm
+
+
+def _validate(state: _State, held_out: Loader, metrics: Metrics) -> Validation:
+    validation = validate(state.ema, held_out, state.job.normalizer)
+    metrics.add({"kind": "validation", "step": state.step, "elapsed_s": state.elapsed_s, **validation.record()})
+    return validation
+
+
+class _Window:
+    """Losses since the last record."""
+
+    def __init__(self, step: int) -> None:
+        self.first = step
+        self.began = time.monotonic()
+        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, part: tuple[Tensor, Tensor, Tensor]) -> None:
+        self.parts.append(part)
+
+    def record(self, state: _State, windows: int) -> dict[str, Any]:
+        """Return the record of metrics.jsonl."""
+        values, times = (torch.cat([part[i] for part in self.parts]) for i in (0, 1))
+        seconds = time.monotonic() - self.began
+        return {
+            "kind": "train",
+            "step": state.step,
+            "epoch": state.step * state.job.training.batch_size / windows,
+            "loss": float(values.mean()),
+            "lr": state.optimizer.param_groups[0]["lr"],
+            "grad_norm": float(torch.stack([part[2] for part in self.parts]).mean()),
+            "samples_per_s": len(values) / seconds,
+            "elapsed_s": state.elapsed_s,
+            "buckets": buckets(times, values),
+        }
+
+
+@contextmanager
+def _interrupts() -> Generator[threading.Event]:
+    """Turn SIGINT and SIGTERM into a flag, so that a step is never torn; a second SIGINT interrupts at once."""
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if flag.is_set():
+            raise KeyboardInterrupt
+        flag.set()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,89 @@
+import math
+
+import numpy as np
+import pytest
+
+from noise2action.data import formats
+from noise2action.data.augment import Mirror, mirrored
+from noise2action.data.episodes import Episodes
+from noise2action.errors import ConfigError, DataError
+
+# PushT: the goal (256, 256, 45 deg) and the T are unchanged by the reflection about the line x + y = 512.
+PUSHT = Mirror(
+    matrix=((0.0, -1.0), (-1.0, 0.0)),
+    shift=(512.0, 512.0),
+    angle_offset=math.pi / 2,
+    points=("action", "state[0:4]"),
+    angles=("state[4]",),
+)
+
+
+def pusht(steps=40):
+    rng = np.random.default_rng(0)
+    state = np.column_stack([rng.uniform(0, 512, (steps, 4)), rng.uniform(0, 2 * np.pi, steps)]).astype(np.float32)
+    return Episodes(
+        {"action": rng.uniform(0, 512, (steps, 2)).astype(np.float32), "state": state}, np.array([15, steps])
+    )
+
+
+def test_the_reflection_is_the_formula_and_keeps_the_originals():
+    episodes = pusht()
+    both = mirrored(episodes, PUSHT)
+    assert both.ends.tolist() == [15, 40, 55, 80]
+    x, y = episodes.arrays["action"].T
+    assert np.array_equal(both.arrays["action"][40:], np.column_stack([512 - y, 512 - x]))
+    assert np.array_equal(both.arrays["state"][:40], episodes.arrays["state"])
+    angle = episodes.arrays["state"][:, 4].astype(np.float64)
+    assert np.allclose(both.arrays["state"][40:, 4], np.mod(np.pi / 2 - angle, 2 * np.pi), atol=1e-6)
+    assert both.arrays["state"].dtype == np.float32
+
+
+def test_twice_is_the_identity():
+    twice = mirrored(mirrored(pusht(), PUSHT), PUSHT)
+    assert np.allclose(twice.arrays["state"][-40:], twice.arrays["state"][:40], atol=1e-4)
+
+
+def test_the_goal_is_fixed_and_a_block_direction_is_reflected():
+    goal = Episodes(
+        {"action": np.full((1, 2), 256.0), "state": np.array([[256, 256, 256, 256, np.pi / 4]])}, np.array([1])
+    )
+    assert np.allclose(mirrored(goal, PUSHT).arrays["state"][1], goal.arrays["state"][0])
+    # The stem of the T, local (0, 1), must point where the reflection sends it.
+    episodes = pusht()
+    angle = mirrored(episodes, PUSHT).arrays["state"][:, 4].astype(np.float64)
+    stem = np.column_stack([-np.sin(angle), np.cos(angle)])
+    assert np.allclose(stem[40:], stem[:40] @ np.array(PUSHT.matrix).T, atol=1e-5)
+
+
+def test_every_column_is_named_once():
+    episodes = pusht()
+    with pytest.raises(DataError, match=r"state\[4\] 0 times"):
+        mirrored(episodes, Mirror(PUSHT.matrix, PUSHT.shift, 0.0, points=("action", "state[0:4]")))
+    with pytest.raises(DataError, match=r"state\[3\] 2 times"):
+        mirrored(episodes, Mirror(PUSHT.matrix, PUSHT.shift, 0.0, ("action", "state[0:4]"), unchanged=("state[3:5]",)))
+    with pytest.raises(DataError, match="did you mean 'state'"):
+        mirrored(episodes, Mirror(PUSHT.matrix, PUSHT.shift, 0.0, points=("stat",)))
+    with pytest.raises(DataError, match="pairs"):
+        mirrored(episodes, Mirror(PUSHT.matrix, PUSHT.shift, 0.0, points=("state",)))
+    with pytest.raises(DataError, match="columns of 'state' from 0 to 5"):
+        mirrored(episodes, Mirror(PUSHT.matrix, PUSHT.shift, 0.0, points=("state[4:6]",)))
+    with pytest.raises(ConfigError, match="expected columns such as"):
+        mirrored(episodes, Mirror(PUSHT.matrix, PUSHT.shift, 0.0, points=("state[:",)))
+
+
+@pytest.mark.parametrize("matrix", [((1.0, 0.0), (0.0, 1.0)), ((2.0, 0.0), (0.0, -1.0)), ((0.0, -1.0), (1.0, 0.0))])
+def test_anything_but_a_reflection_is_refused(matrix):
+    with pytest.raises(ConfigError, match="reflection"):
+        Mirror(matrix, (0.0, 0.0), 0.0, points=("action",))
+    with pytest.raises(ConfigError, match="glide"):
+        Mirror(((1.0, 0.0), (0.0, -1.0)), (3.0, 0.0), 0.0, points=("action",))
+
+
+def test_pusht_demonstrations_stay_in_the_plane(real_data):
+    folder = real_data / "pusht_cchi_v7_zarr"
+    both = mirrored(formats.read(folder, ["action", "state"]), PUSHT)
+    assert len(both) == 412
+    assert both.arrays["action"].min() >= 0
+    assert both.arrays["action"].max() <= 512
+    with pytest.raises(DataError, match="keypoint"):
+        mirrored(formats.read(folder / "pusht_cchi_v7_lowdim.npz"), PUSHT)

@@ -1,0 +1,135 @@
+"""Closed forms that the laws are measured against, and one instance of every listed member."""
+
+import math
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from noise2action.diffusion.grids import AnyGrid, Grid, Karras, Leading, Linspace, LogSNR
+from noise2action.diffusion.objective import AnyWeight, MinSNR, Weight
+from noise2action.diffusion.paths import (
+    VE,
+    AnyPath,
+    LinearVP,
+    Path,
+    SubVP,
+    Table,
+    cosine_betas,
+    linear_betas,
+    sigmoid_betas,
+)
+from noise2action.diffusion.samplers import DDIM, DDPM, Adams, AnySampler, Renoise, Sampler
+from noise2action.diffusion.targets import EDM, AnyTarget, Target
+from noise2action.diffusion.times import AnyTimeLaw, LogitNormal, LogNormal, TimeLaw
+
+# Every member of a union with its defaults, so that listing a new one tests it; then the variants that matter.
+PATHS: list[Path] = [
+    *(member() for member in get_args(AnyPath)),
+    LinearVP(beta_min=0.5, beta_max=14.0),
+    SubVP(beta_min=1.0, beta_max=15.0),
+    VE(sigma_min=0.02, sigma_max=50.0),
+    Table(linear_betas(1000)),
+    Table(cosine_betas(100)),
+    Table(sigmoid_betas(400)),
+]
+SMOOTH = [p for p in PATHS if not isinstance(p, Table)]
+TABLES = [p for p in PATHS if isinstance(p, Table)]
+TARGETS: list[Target] = [*(member() for member in get_args(AnyTarget)), EDM(data_std=1.7)]
+GRIDS: list[Grid] = [
+    *(member() for member in get_args(AnyGrid)),
+    Leading(table=100),
+    Linspace(table=100),
+    LogSNR(low=-3.0, high=3.0),
+    Karras(rho=1.0, sigma_min=0.05, sigma_max=20.0),
+]
+SAMPLERS: list[Sampler] = [
+    *(member() for member in get_args(AnySampler)),
+    DDIM(eta=0.5),
+    DDIM(eta=1.0),
+    DDPM(variance="beta"),
+    Adams(order=1),
+    Adams(order=3),
+    Adams(order=4),
+]
+DENOISER_SAMPLERS = [s for s in SAMPLERS if not isinstance(s, Renoise)]
+TIME_LAWS: list[TimeLaw] = [
+    *(member() for member in get_args(AnyTimeLaw)),
+    LogitNormal(mean=-0.5, std=0.7),
+    LogNormal(mean=0.3, std=0.8),
+]
+WEIGHTS: list[Weight] = [*(member() for member in get_args(AnyWeight)), MinSNR(gamma=1.0)]
+
+
+def name(member: object) -> str:
+    """Return a short test id: the member as it is written, a table by its number of steps."""
+    return f"Table({member.steps})" if isinstance(member, Table) else repr(member)
+
+
+def f64(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def inner_times(path: Path) -> Tensor:
+    """Return times strictly inside (0, 1), on the steps of a table."""
+    t = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
+    return path.snap(t)
+
+
+def log_snr_grid(path: Path, steps: int, *, low: float = -3.0, high: float = 3.0) -> Tensor:
+    """Return steps + 1 times, uniform in half-log-SNR; the last one is not data."""
+    return path.time_at(torch.linspace(low, high, steps + 1, dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Data N(mean, std^2 I): its posterior mean and its probability flow in closed form."""
+
+    path: Path
+    mean: float = 0.4
+    std: float = 0.7
+
+    def marginal_std(self, t: Tensor) -> Tensor:
+        return (self.path.alpha(t) ** 2 * self.std**2 + self.path.sigma(t) ** 2).sqrt()
+
+    def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
+        alpha = self.path.alpha(t)
+        shrink = alpha * self.std**2 / self.marginal_std(t) ** 2
+        return self.mean + shrink * (x_t - alpha * self.mean)
+
+    def flow(self, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """Return where the probability flow that passes x_t at t is at s."""
+        stretch = self.marginal_std(s) / self.marginal_std(t)
+        return self.mean * self.path.alpha(s) + stretch * (x_t - self.path.alpha(t) * self.mean)
+
+    def consistency(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return self.flow(x_t, t, torch.zeros_like(t))
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Three Gaussians in the plane, far apart, with covariances of different shape: posterior mean in closed form."""
+
+    path: Path
+    weights: Tensor
+    means: Tensor
+    covariances: Tensor
+
+    @classmethod
+    def on(cls, path: Path) -> "Mixture":
+        turn = torch.tensor([[math.cos(0.5), -math.sin(0.5)], [math.sin(0.5), math.cos(0.5)]], dtype=torch.float64)
+        tilted = turn @ torch.diag(f64(0.16, 0.03)) @ turn.T
+        covariances = torch.stack([tilted, torch.diag(f64(0.04, 0.12)), torch.eye(2, dtype=torch.float64) * 0.07])
+        means = torch.tensor([[-1.5, -0.6], [1.4, -0.9], [0.3, 1.6]], dtype=torch.float64)
+        return cls(path, f64(0.5, 0.2, 0.3), means, covariances)
+
+    def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
+        spread = alpha**2 * self.covariances + sigma**2 * torch.eye(2, dtype=x_t.dtype)
+        precision = torch.linalg.inv(spread)
+        offset = x_t.unsqueeze(-2) - alpha * self.means
+        whitened = torch.einsum("kij,bkj->bki", precision, offset)
+        log_density = -0.5 * (offset * whitened).sum(-1) - 0.5 * torch.logdet(spread) + self.weights.log()
+        posterior = self.means + alpha * torch.einsum("kij,bkj->bki", self.covariances, whitened)
+        return (log_density.softmax(-1).unsqueeze(-1) * posterior).sum(-2)
