@@ -5,13 +5,13 @@ A member of a union of dataclasses is written with its `kind`: the class name in
 """
 
 import dataclasses
-import math
 import re
+import sys
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from .errors import ConfigError, did_you_mean
+from .errors import ConfigError, Noise2ActionError, did_you_mean
 
 T = TypeVar("T")
 JSON = Any
@@ -46,12 +46,21 @@ def encode(value: object, declared: object = None) -> JSON:
         body = {name: encode(getattr(value, name), hint) for name, hint in field_types(type(value)).items()}
         return {"kind": kind(type(value)), **body} if members(declared) else body
     if isinstance(value, tuple | list):
-        arguments = get_args(declared)
-        inner = arguments[0] if arguments else None
-        return [encode(v, inner) for v in cast("tuple[object, ...]", value)]
+        items = cast("tuple[object, ...]", value)
+        return [encode(v, hint) for v, hint in zip(items, _item_types(declared, len(items)), strict=True)]
     if isinstance(value, Mapping):
         return {str(k): encode(v) for k, v in cast("Mapping[object, object]", value).items()}
     return value
+
+
+def _item_types(declared: object, count: int) -> tuple[object, ...]:
+    """Return the declared type of each of `count` items of a tuple or list, optional or not."""
+    if get_origin(declared) in (Union, types.UnionType):
+        declared = next((o for o in get_args(declared) if get_origin(o) in (tuple, list)), None)
+    arguments = get_args(declared)
+    if len(arguments) == count and Ellipsis not in arguments:
+        return arguments
+    return arguments[:1] * count if arguments else (None,) * count
 
 
 def decode(declared: type[T], data: JSON, *, where: str = "config", default: T | None = None) -> T:
@@ -66,7 +75,7 @@ def decode(declared: type[T], data: JSON, *, where: str = "config", default: T |
 def _decode(declared: object, data: JSON, where: str, default: object) -> object:
     origin = get_origin(declared)
     union = members(declared)
-    if union:
+    if union and not (data is None and type(None) in get_args(declared)):
         return _decode_member(union, data, where, default)
     if dataclasses.is_dataclass(declared):
         return _decode_dataclass(cast("type", declared), data, where, default)
@@ -89,9 +98,9 @@ def _decode_member(union: Mapping[str, type], data: JSON, where: str, default: o
         raise ConfigError(f"{where}: expected an object with a kind, got {_name(data)}: {did_you_mean('', union)}")
     body = dict(cast("dict[str, JSON]", data))
     name = body.pop("kind", kind(type(default)) if default is not None else None)
-    if name not in union:
+    if not isinstance(name, str) or name not in union:
         raise ConfigError(f"{where}: expected a known kind, got {name!r}: {did_you_mean(str(name), union)}")
-    chosen = union[cast("str", name)]
+    chosen = union[name]
     return _decode_dataclass(chosen, body, where, default if isinstance(default, chosen) else _shared(chosen, default))
 
 
@@ -124,7 +133,10 @@ def _decode_dataclass(cls: type, data: JSON, where: str, default: object) -> obj
     missing = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in values and _required(f)]
     if missing:
         raise ConfigError(f"{where}: expected a value for {missing[0]!r}, got none")
-    return cls(**values)
+    try:
+        return cls(**values)
+    except Noise2ActionError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _required(field: "dataclasses.Field[Any]") -> bool:
@@ -158,8 +170,9 @@ def _decode_tuple(arguments: tuple[object, ...], data: JSON, where: str) -> tupl
 
 def _decode_scalar(declared: object, data: JSON, where: str) -> object:
     if declared is float and isinstance(data, int | float) and not isinstance(data, bool):
-        if not math.isfinite(data):
-            raise ConfigError(f"{where}: expected a finite number, got {data}")
+        # JSON integers have any size: beyond the largest float is infinite as well.
+        if not abs(data) <= sys.float_info.max:
+            raise ConfigError(f"{where}: expected a finite number, got {str(data)[:40]}")
         return float(data)
     if declared in (int, str, bool) and type(data) is declared:
         return data

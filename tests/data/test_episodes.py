@@ -69,7 +69,7 @@ def test_inconsistent_episodes_are_refused(arrays, ends, message):
         Episodes(arrays, np.array(ends))
 
 
-@pytest.mark.parametrize("ends", [[], [4.0], [[4]], 4, [True]])
+@pytest.mark.parametrize("ends", [[], [4.0], [[4]], [True]])
 def test_ends_are_integers_in_a_row(ends):
     with pytest.raises(DataError, match="expected episode ends as integers"):
         checked_ends(ends)

@@ -38,7 +38,7 @@ def any_episodes(draw):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(episodes=any_episodes())
 def test_what_is_written_is_read_bit_for_bit(tmp_path_factory, suffix, episodes):
     path = tmp_path_factory.mktemp("round") / f"a{suffix}"

@@ -9,6 +9,7 @@ import shutil
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 
 import numcodecs
 import numpy as np
@@ -52,18 +53,18 @@ def test_no_damaged_checksummed_file_is_read_wrong(tmp_path, small, suffix):
     formats.write(path, small)
     original = path.read_bytes()
     rng = np.random.default_rng(1)
-    refused = 0
+    messages = []
     for _ in range(400):
         path.write_bytes(damaged(original, rng))
         for act in (formats.read, formats.describe):
             try:
                 result = act(path)
             except DataError as error:
-                assert path.name in str(error)
-                refused += 1
+                messages.append(str(error))
             else:
                 assert not isinstance(result, Episodes) or equal(result, small)
-    assert refused > 400
+    assert len(messages) > 400
+    assert all(str(path) in message for message in messages)
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".episodes"])
@@ -72,7 +73,7 @@ def test_damaged_folders_raise_typed_errors_only(tmp_path, small, suffix):
     formats.write(path, small)
     files = sorted(file for file in path.rglob("*") if file.is_file())
     rng = np.random.default_rng(1)
-    refused = 0
+    messages = []
     for _ in range(300):
         file = files[int(rng.integers(len(files)))]
         original = file.read_bytes()
@@ -82,10 +83,10 @@ def test_damaged_folders_raise_typed_errors_only(tmp_path, small, suffix):
             result = formats.read(path)
             assert {a.shape[0] for a in result.arrays.values()} == {result.total}
         except DataError as error:
-            assert path.name in str(error)
-            refused += 1
+            messages.append(str(error))
         file.write_bytes(original)
-    assert refused > 100
+    assert len(messages) > 50
+    assert all(str(path) in message for message in messages)
     assert equal(formats.read(path), small)
 
 
@@ -98,7 +99,7 @@ def test_every_missing_file_is_an_error_that_names_it(tmp_path, small, suffix):
             continue
         content = file.read_bytes()
         file.unlink()
-        with pytest.raises(DataError, match="action|state|episode"):
+        with pytest.raises(DataError, match=r"action|state|episode"):
             formats.read(path, ["action", "state"])
         file.write_bytes(content)
     assert equal(formats.read(path), small)
@@ -142,7 +143,7 @@ def test_pickles_are_never_opened(tmp_path, small, monkeypatch):
     formats.write(tmp_path / "a.zarr", small)
     for change in ({"dtype": "|O"}, {"filters": [{"id": "pickle"}]}, {"compressor": {"id": "pickle"}}):
         edit(tmp_path / "a.zarr/data/action/.zarray", **change)
-        with pytest.raises(DataError, match="dtype|filters|compressor"):
+        with pytest.raises(DataError, match=r"dtype|filters|compressor"):
             formats.read(tmp_path / "a.zarr", ["action"])
         edit(tmp_path / "a.zarr/data/action/.zarray", dtype="<f4", filters=None, compressor={"id": "blosc"})
     assert not (tmp_path / "executed").exists()
@@ -155,7 +156,7 @@ def edit(path, **changes):
 @pytest.fixture
 def little_memory():
     """Allow 2 GB more than is used now; whoever believes a false header fails at once."""
-    used = int(next(open("/proc/self/statm")).split()[0]) * resource.getpagesize()
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 30), hard))
     yield
@@ -171,7 +172,7 @@ def test_headers_that_claim_terabytes_allocate_nothing(tmp_path, small):
     formats.write(tmp_path / "a.zarr", small)
     meta = tmp_path / "a.zarr/data/action/.zarray"
     for path in (tmp_path / "a.npz", tmp_path / "a.episodes"):
-        with pytest.raises(DataError, match="'action': expected .* bytes"):
+        with pytest.raises(DataError, match=r"'action': expected .* bytes"):
             formats.read(path)
     for shape, chunks, message in [
         ([12, 1 << 40], [12, 1 << 40], "expected chunks below"),
@@ -241,13 +242,20 @@ def test_zip_tricks_are_refused(tmp_path):
     archive(path, {**ENDS, "action.npy": stored(np.zeros((4, 2)))}, compression=zipfile.ZIP_BZIP2)
     with pytest.raises(DataError, match="stored or deflated"):
         formats.read(path)
-    with zipfile.ZipFile(path, "w") as file, pytest.warns(UserWarning, match="Duplicate"):
-        for value in (0.0, 1.0):
-            file.writestr("action.npy", stored(np.full((4, 2), value)))
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("action.npy", stored(np.zeros((4, 2))))
+        with pytest.warns(UserWarning, match="Duplicate"):
+            file.writestr("action.npy", stored(np.ones((4, 2))))
     with pytest.raises(DataError, match="duplicates"):
         formats.read(path)
     archive(path, ENDS)
-    data = bytearray(path.read_bytes())
+    original = path.read_bytes()
+    data = bytearray(original)
+    data[data.rindex(b"PK\x01\x02") + 28] = 0  # length of the name
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="relative member names, got ''"):
+        formats.read(path)
+    data = bytearray(original)
     at = data.rindex(b"PK\x01\x02")
     data[at + 24 : at + 28] = struct.pack("<I", 0xFFFF0000)
     path.write_bytes(data)
@@ -265,9 +273,8 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path, small, suffix, name)
         formats.read(path)
     (path / name).unlink()
     os.mkfifo(path / name)
-    if suffix == ".zarr":
-        with pytest.raises(DataError, match="regular file"):
-            formats.read(path)
+    with pytest.raises(DataError, match="regular file"):
+        formats.read(path)
     shutil.rmtree(path / "data", ignore_errors=True)
     (path / "data").symlink_to(tmp_path)
     if suffix == ".zarr":

@@ -1,4 +1,4 @@
-"""The smallest task and policy that keep the contract, for tests of rollouts; picklable, so that workers can run them."""
+"""The smallest task and policy that keep the contract; picklable, so that workers can run them."""
 
 import os
 from dataclasses import dataclass, field

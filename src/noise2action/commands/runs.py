@@ -1,5 +1,6 @@
 """Runs on disk: start one, open one, and the policy inside."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +45,24 @@ def routes_of(run: Path) -> dict[str, float] | None:
     return summary["routes"] or None
 
 
-def open_policy(run: Path, *, weights: str = "ema", sampling: Sampling | None = None) -> tuple[AnyPolicy, Checkpoint]:
-    """Return the newest intact policy of a run (or of one checkpoint folder), sampled with `sampling` where given."""
+def open_policy(
+    run: Path, *, weights: str = "ema", sampling: Sampling | None = None, stride: int | None = None
+) -> tuple[AnyPolicy, Checkpoint]:
+    """Return the newest intact policy of a run (or of one checkpoint folder), changed to `sampling` and `stride`."""
     if not run.exists():
         raise CheckpointError(f"expected a run folder, got no such path: {run}")
     checkpoint = load(run)
     policy = build(checkpoint, weights=weights)
     if sampling is not None and isinstance(policy, DiffusionPolicy):
         policy = policy.resampled(sampling)
+    if stride is not None:
+        policy.spec = replace(policy.spec, stride=stride)
     return policy, checkpoint
 
 
-def load_policy(run: Path, weights: str, sampling: Sampling | None) -> AnyPolicy:
+def load_policy(run: Path, weights: str, sampling: Sampling | None, stride: int | None) -> AnyPolicy:
     """Return the policy of a run; a plain function, so that worker processes can call it."""
-    return open_policy(run, weights=weights, sampling=sampling)[0]
+    return open_policy(run, weights=weights, sampling=sampling, stride=stride)[0]
 
 
 def run_folder(checkpoint_or_run: Path) -> Path:

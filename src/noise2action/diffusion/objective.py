@@ -109,6 +109,9 @@ class Diffusion:
         valid: Bool[Tensor, "B H"] | None = None,
     ) -> Losses:
         """Return the weighted squared error of the target, a sample; entries where `valid` is False do not count."""
+        if valid is not None:
+            # A NaN in a padded entry would reach the gradient of every weight, though its error does not count.
+            x0 = torch.where(broadcast(valid, x0) | x0.isfinite(), x0, 0.0)
         t = self.draw_times(len(x0), generator)
         eps = randn_like(x0, generator)
         time = t.to(x0.dtype)

@@ -51,15 +51,13 @@ def measure_latency(
     torch.set_num_threads(1)
     try:
         for call in range(warmup + calls):
-            counted = call >= warmup
             start = time.perf_counter()
-            policy.plan(history, generator=[noise], watch=watch if counted else None)
-            if counted:
-                total.append((time.perf_counter() - start) * 1e3)
+            policy.plan(history, generator=[noise], watch=watch if call >= warmup else None)
+            total.append((time.perf_counter() - start) * 1e3)
     finally:
         torch.set_num_threads(threads)
     stages = {stage: _percentiles(durations) for stage, durations in watch.milliseconds.items()}
-    return Latency(_percentiles(total), stages, calls, 1)
+    return Latency(_percentiles(total[warmup:]), stages, calls, 1)
 
 
 def _percentiles(durations: list[float]) -> Percentiles:

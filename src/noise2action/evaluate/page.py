@@ -5,8 +5,8 @@ import html
 from collections.abc import Sequence
 
 STYLE = """
-:root { --page: #ffffff; --ink: #1c2128; --soft: #57606a; --line: #d8dee4; --card: #f6f8fa; --accent: #0072b2; --blue: #0072b2;
-  --good: #00734f; --bad: #b34700; color-scheme: light dark; }
+:root { --page: #ffffff; --ink: #1c2128; --soft: #57606a; --line: #d8dee4; --card: #f6f8fa; --accent: #0072b2;
+  --blue: #0072b2; --good: #00734f; --bad: #b34700; color-scheme: light dark; }
 @media (prefers-color-scheme: dark) { :root { --page: #14181d; --ink: #e3e8ee; --soft: #9aa5b1; --line: #343c46;
   --card: #1d232a; --accent: #56b4e9; --blue: #3d9be0; --good: #2fbf94; --bad: #ff9a52; } }
 * { box-sizing: border-box; }

@@ -112,9 +112,7 @@ def paired_score(a: Sequence[float], b: Sequence[float], seed: int) -> Estimate:
     return bootstrap_mean((x - y).tolist(), seed, bounds=(-1.0, 1.0))
 
 
-def _paired(
-    a: Sequence[bool] | Sequence[float], b: Sequence[bool] | Sequence[float]
-) -> tuple[np.ndarray, np.ndarray]:
+def _paired(a: Sequence[bool] | Sequence[float], b: Sequence[bool] | Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     if len(a) != len(b) or not len(a):
         raise ValueError(f"expected two equally long lists of episodes, got {len(a)} and {len(b)}")
     return np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)

@@ -89,7 +89,8 @@ class _State:
     def refresh(self) -> None:
         """Copy the float32 weights to those that compute."""
         if self.working is not self.weights:
-            torch._foreach_copy_(self.working, self.weights)  # pyright: ignore[reportPrivateUsage]
+            for computing, weight in zip(self.working, self.weights, strict=True):
+                computing.copy_(weight)
 
     @torch.no_grad()
     def collect(self) -> None:
@@ -207,15 +208,18 @@ def _step(state: _State) -> tuple[Tensor, Tensor, Tensor]:
             f"expected a finite loss, got {float(loss)} at step {state.step}: lower --train.learning-rate, "
             "or look at the data with `n2a info`"
         )
-    state.optimizer.zero_grad(set_to_none=state.working is state.weights)
     loss.backward()
     state.collect()
-    norm = nn.utils.clip_grad_norm_(state.weights, config.grad_clip)
+    norm = nn.utils.get_total_norm([p.grad for p in state.weights if p.grad is not None])
+    if norm > config.grad_clip:  # the exception: scaling every gradient costs a pass over memory
+        nn.utils.clip_grads_with_norm_(state.weights, config.grad_clip, norm)
     rate = config.rate(state.step, state.elapsed_s)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.optimizer.step()
     state.refresh()
+    if state.working is state.weights:
+        state.optimizer.zero_grad()
     state.step += 1
     if state.step % config.ema_every == 0:
         decay = config.ema.decay(state.step) ** config.ema_every

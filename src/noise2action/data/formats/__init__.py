@@ -10,7 +10,8 @@
 Loading runs no code from a file, reads nothing outside it and allocates no more than it justifies.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -59,7 +60,8 @@ def read(path: Path | str, keys: Collection[str] | None = None) -> Episodes:
     absent, damaged, inconsistent or hostile.
     """
     found = locate(path)
-    return _format(found).read(found, keys)
+    with _naming(found):
+        return _format(found).read(found, keys)
 
 
 def write(path: Path | str, episodes: Episodes, *, overwrite: bool = False) -> None:
@@ -74,7 +76,8 @@ def write(path: Path | str, episodes: Episodes, *, overwrite: bool = False) -> N
 def describe(path: Path | str) -> Description:
     """Return what the data set at `path` (see `locate`) holds, without decoding its arrays."""
     found = locate(path)
-    return _format(found).describe(found)
+    with _naming(found):
+        return _format(found).describe(found)
 
 
 def locate(path: Path | str) -> Path:
@@ -90,6 +93,17 @@ def locate(path: Path | str) -> Path:
             if _matching(child) is known and not child.name.startswith(".") and child.is_dir() == known.is_folder:
                 return child
     raise DataError(f"{path}: expected a data set ({_suffixes()}) in this folder, got none")
+
+
+@contextmanager
+def _naming(path: Path) -> Generator[None]:
+    """Make every `DataError` name the data set."""
+    try:
+        yield
+    except DataError as error:
+        if str(path) in str(error):
+            raise
+        raise DataError(f"{path}: {error}") from error
 
 
 def _matching(path: Path) -> Format | None:

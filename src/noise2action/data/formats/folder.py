@@ -70,7 +70,7 @@ def _index(folder: Folder) -> tuple[list[str], Array]:
 
 def _mapped(folder: Folder, key: str) -> Array:
     name, where = f"{key}.npy", f"{folder.path}: {key!r}"
-    path = folder.inside(name)
+    path = folder.file(name)
     try:
         with path.open("rb") as file:
             head = npy.header(file.read(npy.HEADER_BYTES), where=where)
@@ -79,4 +79,4 @@ def _mapped(folder: Folder, key: str) -> Array:
             raise DataError(f"{where}: expected {head.size} bytes after the header, got {size - head.offset}")
         return np.memmap(path, head.dtype, "r", head.offset, head.shape, head.order)
     except OSError as error:
-        raise DataError(f"{where}: cannot read {name} ({error.strerror}): the data set is incomplete") from error
+        raise DataError(f"{where}: cannot read {name} ({error.strerror}): copy it again") from error

@@ -75,4 +75,4 @@ def _ends(archive: Archive) -> Array:
 
 
 def _left_out(shape: tuple[int, ...], ends: Array) -> bool:
-    return not shape or (shape[0] == len(ends) and shape[0] != ends[-1])
+    return not shape or (shape[0] == len(ends) and shape[0] != int(ends[-1]))

@@ -12,8 +12,9 @@ from ...errors import DataError, StorageError
 def publish(target: Path, write: Callable[[Path], None], *, overwrite: bool) -> None:
     """Make `target` with `write(temporary)`: temporary sibling, fsync of everything, rename.
 
-    An existing target is a `DataError` unless `overwrite`; whatever fails, it stays as it was and `StorageError` says
-    why. A folder is replaced by two renames, the old one kept as a hidden sibling in between.
+    An existing target is a `DataError` unless `overwrite`; whatever fails, it stays whole (the old one, or the new one
+    if only the last fsync failed) and `StorageError` says why. A folder is replaced by two renames, the old one kept as
+    a hidden sibling in between.
     """
     if not overwrite and os.path.lexists(target):
         raise DataError(f"{target} exists: choose another name, or pass overwrite to replace it")
@@ -27,7 +28,7 @@ def publish(target: Path, write: Callable[[Path], None], *, overwrite: bool) -> 
     except OSError as error:
         raise StorageError(
             f"cannot write {target} ({error.strerror or error}): free some space or choose another folder; "
-            "what was there is unchanged"
+            "nothing half-written was left"
         ) from error
     finally:
         _remove(temporary)
@@ -42,7 +43,7 @@ def _replace(temporary: Path, target: Path) -> None:
     target.rename(aside)
     try:
         temporary.rename(target)
-    except OSError:
+    except BaseException:
         aside.rename(target)
         raise
     _remove(aside)

@@ -1,7 +1,6 @@
 """Sources: the only way the formats read bytes. Nothing outside the root, nothing larger than the file justifies."""
 
 import os
-import stat
 import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -52,19 +51,21 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """See `Source`."""
-        path = self.inside(name)
+        path = self.file(name)
         try:
-            status = path.stat()
-            # A named pipe would block for ever.
-            if not stat.S_ISREG(status.st_mode):
-                raise DataError(f"{self.path}: expected {name!r} to be a regular file")
-            if status.st_size > MAX_BYTES:
-                raise DataError(f"{self.path}: expected {name!r} of at most {MAX_BYTES} bytes, got {status.st_size}")
+            if path.stat().st_size > MAX_BYTES:
+                raise DataError(f"{self.path}: expected {name!r} of at most {MAX_BYTES} bytes, got more")
             return path.read_bytes()
         except OSError as error:
-            raise DataError(
-                f"{self.path}: cannot read {name!r} ({error.strerror}): the data set is incomplete"
-            ) from error
+            raise DataError(f"{self.path}: cannot read {name!r} ({error.strerror}): copy it again") from error
+
+    def file(self, name: str) -> Path:
+        """Return the real path of `name`, or raise `DataError` unless it is a regular file in the folder."""
+        path = self.inside(name)
+        # Anything else, such as a named pipe, could block for ever.
+        if not path.is_file():
+            raise DataError(f"{self.path}: expected a regular file {name!r}, got none: the data set is incomplete")
+        return path
 
     def inside(self, name: str) -> Path:
         """Return the real path of `name`, or raise `DataError` if it leads out of the folder."""
@@ -84,7 +85,6 @@ class Archive:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path)
-            self._members = {member.filename: member for member in self._zip.infolist() if not member.is_dir()}
         except Exception as error:  # zipfile raises many types on damaged directories
             raise DataError(f"{path}: expected a zip file, got a damaged one ({error})") from error
         try:
@@ -92,6 +92,7 @@ class Archive:
         except DataError:
             self._zip.close()
             raise
+        self._members = {m.filename: m for m in self._zip.infolist() if not m.is_dir()}
 
     def __enter__(self) -> "Archive":
         """Return the archive."""
@@ -123,7 +124,7 @@ class Archive:
             raise DataError(f"{self.path}: expected distinct member names, got duplicates")
         for member in members:
             parts = member.filename.split("/")
-            if member.filename.startswith("/") or ".." in parts or "\\" in member.filename or ":" in parts[0]:
+            if not member.filename or parts[0] == "" or ".." in parts or "\\" in member.filename or ":" in parts[0]:
                 raise DataError(f"{self.path}: expected relative member names, got {member.filename!r}")
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise DataError(f"{self.path}: expected {member.filename!r} stored or deflated, got another method")
@@ -131,12 +132,20 @@ class Archive:
                 raise DataError(
                     f"{self.path}: {member.filename!r} claims {member.file_size} bytes from {member.compress_size}"
                 )
+            self._check_name(member)
         packed, unpacked = sum(m.compress_size for m in members), sum(m.file_size for m in members)
         # Overlapping members are how a small file claims a large total.
         if unpacked > MAX_BYTES or packed > self.path.stat().st_size:
             raise DataError(
                 f"{self.path}: expected members of at most {MAX_BYTES} bytes in all, got {unpacked} from {packed}"
             )
+
+    def _check_name(self, member: zipfile.ZipInfo) -> None:
+        """Compare both places that hold the name: nothing else protects it, and a changed one would go unnoticed."""
+        try:
+            self._zip.open(member).close()
+        except Exception as error:  # zipfile raises many types on damaged headers
+            raise DataError(f"{self.path}: {member.filename!r} is damaged ({error})") from error
 
 
 @contextmanager

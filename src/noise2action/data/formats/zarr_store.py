@@ -8,7 +8,6 @@ import itertools
 import json
 import math
 import re
-import shutil
 import zipfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -73,15 +72,8 @@ def write(path: Path, episodes: Episodes, *, overwrite: bool = False) -> None:
     """Write `episodes` (Blosc, zstd level 5, bitshuffle); a path that ends in `.zip` becomes one zip file."""
 
     def save(temporary: Path) -> None:
-        if path.suffix != ".zip":
-            _save(temporary, episodes)
-            return
-        folder = temporary.with_name(f"{temporary.name}.zarr")
-        try:
-            _save(folder, episodes)
-            _pack(folder, temporary)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        pack = _save_zip if path.suffix == ".zip" else _save_folder
+        pack(temporary, _files(episodes))
 
     publish(path, save, overwrite=overwrite)
 
@@ -96,17 +88,14 @@ def describe(path: Path) -> Description:
 
 
 def _names(source: Source) -> list[str]:
-    names = sorted(name for name in source.names("data") if ".zarray" in source.names(f"data/{name}"))
+    names = sorted(name for name in source.names("data") if not name.startswith("."))
     if not names:
         raise DataError(f"{source.path}: expected arrays below data/, got none: is this a diffusion-policy zarr?")
     return names
 
 
 def _ends(source: Source) -> Array:
-    try:
-        return checked_ends(_array(source, _ENDS, _layout(source, _ENDS)))
-    except DataError as error:
-        raise DataError(f"{source.path}: {_ENDS}: {str(error).removeprefix(f'{source.path}: ')}") from error
+    return checked_ends(_array(source, _ENDS, _layout(source, _ENDS)))
 
 
 def _feature(source: Source, key: str, ends: Array) -> _Layout:
@@ -202,31 +191,44 @@ def _chunks(source: Source, name: str, layout: _Layout) -> Iterator[tuple[str, b
         yield chunk, data
 
 
-def _save(folder: Path, episodes: Episodes) -> None:
+def _files(episodes: Episodes) -> Iterator[tuple[str, bytes]]:
+    """Yield name and bytes of every file of the store, with one compressed array in memory at a time."""
+    group = json.dumps({"zarr_format": 2}).encode()
+    yield from ((name, group) for name in (".zgroup", "data/.zgroup", "meta/.zgroup"))
+    arrays = [(f"data/{key}", array) for key, array in episodes.arrays.items()]
+    for name, array in [*arrays, (_ENDS, episodes.ends)]:
+        yield from ((f"{name}/{file}", data) for file, data in sorted(_encoded(array).items()))
+
+
+def _encoded(array: Array) -> dict[str, bytes]:
     import zarr  # noqa: PLC0415
     from numcodecs import Blosc  # noqa: PLC0415
+    from zarr.core.buffer import Buffer  # noqa: PLC0415
+    from zarr.storage import MemoryStore  # noqa: PLC0415
 
-    codec = Blosc("zstd", clevel=5, shuffle=Blosc.BITSHUFFLE)
-    root = zarr.open_group(str(folder), mode="w", zarr_format=2)
-    data, meta = root.create_group("data"), root.create_group("meta")
-    arrays = [(data, key, array) for key, array in episodes.arrays.items()]
-    for group, key, array in [*arrays, (meta, "episode_ends", episodes.ends)]:
-        steps = max(1, min(len(array), _WRITTEN_CHUNK // max(1, array[0].nbytes)))
-        stored = group.create_array(
-            key,
-            shape=array.shape,
-            chunks=(steps, *array.shape[1:]),
-            dtype=array.dtype,
-            compressors=codec,
-            # Zarr would leave out chunks of zeros, which nobody can tell from lost ones.
-            config={"write_empty_chunks": True},
-        )
-        stored[...] = array
+    files: dict[str, Buffer] = {}
+    stored = zarr.create_array(
+        MemoryStore(files),
+        zarr_format=2,
+        shape=array.shape,
+        chunks=(max(1, min(len(array), _WRITTEN_CHUNK // array[0].nbytes)), *array.shape[1:]),
+        dtype=array.dtype,
+        compressors=Blosc("zstd", clevel=5, shuffle=Blosc.BITSHUFFLE),
+        # Zarr would leave out chunks of zeros, which nobody can tell from lost ones.
+        config={"write_empty_chunks": True},
+    )
+    stored[...] = array
+    return {name: buffer.to_bytes() for name, buffer in files.items()}
 
 
-def _pack(folder: Path, target: Path) -> None:
+def _save_folder(folder: Path, files: Iterator[tuple[str, bytes]]) -> None:
+    for name, data in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+def _save_zip(target: Path, files: Iterator[tuple[str, bytes]]) -> None:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(folder.rglob("*")):
-            if file.is_file():
-                # Without the time of day: equal episodes are equal files.
-                archive.writestr(zipfile.ZipInfo(file.relative_to(folder).as_posix(), _OLDEST), file.read_bytes())
+        for name, data in files:
+            # Without the time of day: equal episodes are equal files.
+            archive.writestr(zipfile.ZipInfo(name, _OLDEST), data)

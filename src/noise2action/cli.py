@@ -1,0 +1,135 @@
+"""The command line `n2a`: finds the verb, prints errors as one line. Verbs import torch, this file does not."""
+
+import contextlib
+import io
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from . import __version__
+from .errors import Noise2ActionError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb of the command line."""
+
+    module: str
+    arguments: str
+    """Name of the dataclass that its options are generated from."""
+    usage: str
+    summary: str
+    overrides: bool = False
+    """Whether options of no field are overrides of a recipe's fields."""
+
+
+VERBS = {
+    "demo": Verb("demo", "Demo", "", "train diffusion and regression on two_routes, compare, write a report (minutes)"),
+    "train": Verb("train", "Train", "RECIPE --out RUN", "train a policy on demonstrations", overrides=True),
+    "eval": Verb("evaluate", "Eval", "RUN", "roll a policy out on fresh seeds; success with intervals"),
+    "report": Verb("report", "ReportArgs", "RUN", "write one self-contained HTML page of a run"),
+    "info": Verb("info", "Info", "RUN|DATA", "show what a run or a data set holds"),
+    "data generate": Verb("data", "Generate", "ENV --out DATA", "simulate demonstrations of a task"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status: 0 done, 2 user error, 3 storage, 4 run in use, 130 interrupted."""
+    warnings.showwarning = _note
+    try:
+        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+    except Noise2ActionError as error:
+        print(f"n2a: error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("n2a: interrupted", file=sys.stderr)  # noqa: T201
+        return 130
+    except BrokenPipeError:
+        return 141
+    except OSError as error:
+        print(f"n2a: error: {error}", file=sys.stderr)  # noqa: T201
+        return 3
+
+
+def _note(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"n2a: warning: {' '.join(str(message).split())}", file=sys.stderr)  # noqa: T201
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())  # noqa: T201
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"noise2action {__version__}")  # noqa: T201
+        return 0
+    name = " ".join(arguments[:2]) if arguments[0] == "data" else arguments[0]
+    if name not in VERBS:
+        return _fail(f"unknown command {name!r}; {did_you_mean(name, VERBS)}")
+    verb = VERBS[name]
+    module = import_module(f"{__package__}.commands.{verb.module}")
+    args, rest = _parse(getattr(module, verb.arguments), name, verb, arguments[len(name.split()) :])
+    if verb.overrides:
+        return module.main(args, rest)
+    if rest:
+        known = [f"--{field.replace('_', '-')}" for field in type(args).__dataclass_fields__]
+        return _fail(f"{name}: unknown option {rest[0]!r}; {did_you_mean(rest[0], known)}")
+    return module.main(args)
+
+
+def _parse(cls: type, name: str, verb: Verb, arguments: list[str]) -> tuple[Any, list[str]]:
+    """Return the options of a verb and what it does not know; tyro's boxed errors become one line."""
+    import tyro  # noqa: PLC0415
+
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(shown):
+            return tyro.cli(cls, prog=f"n2a {name}", args=arguments, return_unknown_args=True)
+    except SystemExit as stop:
+        if not stop.code:
+            if verb.overrides:
+                _help_on_overrides()
+            raise
+        text = re.sub(r"[─│╭╮╰╯━┃]+", " ", shown.getvalue())
+        message = " ".join(line for line in text.split("\n") if line.strip() and "--help" not in line)
+        raise _UsageError(f"{name}: {' '.join(message.split())}") from None
+
+
+class _UsageError(Noise2ActionError):
+    """Options that tyro refused."""
+
+
+def _help_on_overrides() -> None:
+    """Print the fields of a recipe, generated from the dataclasses, and the names that unions accept."""
+    import tyro  # noqa: PLC0415
+
+    from .commands.overrides import choices  # noqa: PLC0415
+    from .recipes.experiment import Experiment  # noqa: PLC0415
+
+    print("\noptions that take a name, and then have fields of their own:")  # noqa: T201
+    for path, names in choices(Experiment).items():
+        print(f"  --{path} {{{', '.join(names)}}}")  # noqa: T201
+    with contextlib.suppress(SystemExit):
+        parser: Callable[..., Any] = tyro.cli
+        parser(
+            tyro.conf.AvoidSubcommands[Experiment],
+            prog="n2a train RECIPE --out RUN",
+            default=Experiment("RECIPE's"),
+            args=["--help"],
+        )
+
+
+def _help() -> str:
+    width = max(len(f"{name} {verb.usage}") for name, verb in VERBS.items())
+    lines = [f"  {f'{name} {verb.usage}'.strip():{width}}  {verb.summary}" for name, verb in VERBS.items()]
+    return "\n".join(
+        ["usage: n2a COMMAND ...", "", "Diffusion policies for robot control.", "", *lines, "", "n2a COMMAND --help"]
+    )
+
+
+def _fail(message: str) -> int:
+    print(f"n2a: error: {message}", file=sys.stderr)  # noqa: T201
+    return 2

@@ -1,0 +1,52 @@
+"""`n2a data generate ENV`: demonstrations from a task's scripted demonstrator."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ..data.formats import write
+from ..envs.tasks import find
+from ..errors import ConfigError, DataError
+from ..recipes.prepare import demonstrate
+from .runs import console
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Simulate successful demonstrations of a task and write them as a data set."""
+
+    env: Annotated[str, tyro.conf.Positional]
+    """two_routes or pusht."""
+    out: Path
+    """Data set to write; the suffix chooses the format: .zarr, .zarr.zip, .npz or .episodes."""
+    episodes: int = 200
+    """Successful episodes."""
+    seed: int = 0
+    """Seed of layouts and demonstrator."""
+    overwrite: bool = False
+    """Replace an existing data set."""
+
+
+def main(args: Generate) -> int:
+    """Run `n2a data generate`."""
+    if args.episodes < 1 or args.seed < 0:
+        raise ConfigError(f"expected --episodes >= 1 and --seed >= 0, got {args.episodes} and {args.seed}")
+    task = find(args.env)
+    if args.out.exists() and not args.overwrite:
+        raise DataError(f"--out: expected a new data set, got an existing one: {args.out}: add --overwrite")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        bar = progress.add_task("demonstrations", total=args.episodes)
+        made = demonstrate(task, args.episodes, seed=args.seed, on_progress=lambda n: progress.update(bar, completed=n))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write(args.out, made.episodes, overwrite=args.overwrite)
+    routes = "".join(f", {share:.0%} {name}" for name, share in made.routes.items())
+    Console().print(
+        f"{args.out}: {len(made.episodes)} episodes, {made.episodes.total} steps; "
+        f"the demonstrator succeeded in {len(made.episodes)} of {made.attempts}{routes}"
+    )
+    return 0

@@ -1,0 +1,146 @@
+"""`n2a report RUN`: one self-contained HTML page of a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+
+from ..config import encode
+from ..envs import two_routes
+from ..envs.tasks import find
+from ..errors import DataError
+from ..evaluate.figures import Panel, Scene, Trajectory, denoising_chunks, integrate, plane_trajectories
+from ..evaluate.report import Drawing, Report, Video, write_report
+from ..evaluate.result import Evaluation
+from ..evaluate.rollouts import rollout
+from ..policies import DiffusionPolicy
+from ..recipes.experiment import Experiment
+from ..seeds import generator
+from ..train.folder import read_metrics
+from .runs import console, open_policy, read_experiment, run_folder
+
+DRAWN = 30
+"""Rollouts in a picture of trajectories."""
+CHUNKS = 24
+"""Chunks in a picture of denoising."""
+
+
+@dataclass(frozen=True)
+class ReportArgs:
+    """Write one self-contained HTML page: success, curves, videos, latency, every episode."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder."""
+    compare: Path | None = None
+    """Another run of the same task, shown beside it."""
+    out: Path | None = None
+    """HTML file; by default RUN/report.html."""
+
+
+def main(args: ReportArgs) -> int:
+    """Run `n2a report`."""
+    runs = [run_folder(args.run)] + ([] if args.compare is None else [run_folder(args.compare)])
+    out = args.out or runs[0] / "report.html"
+    write(out, runs)
+    Console().print(f"report: {out}")
+    return 0
+
+
+def write(out: Path, runs: Sequence[Path]) -> None:
+    """Write the report of `runs` to `out`; the first is its subject, the others are compared with it."""
+    experiment = read_experiment(runs[0])
+    evaluations = [e for k, run in enumerate(runs) for e in (_evaluations(run) if k == 0 else _evaluations(run)[:1])]
+    if not evaluations:
+        console.print(f"note: no evaluations yet: run `n2a eval {runs[0]}` first to see success rates")
+    report = Report(
+        title=f"{experiment.task}: {runs[0].name}",
+        evaluations=evaluations,
+        records=read_metrics(runs[0]),
+        config={"experiment": encode(experiment, Experiment)},
+        drawings=_drawings(runs, evaluations) if experiment.task == "two_routes" else (),
+        videos=[video for run in runs for video in _videos(run)],
+    )
+    write_report(out, report)
+
+
+def _evaluations(run: Path) -> list[Evaluation]:
+    """Return the evaluations of a run, the latest first."""
+    found: list[Evaluation] = []
+    for path in (run / "evaluations").glob("*.json"):
+        try:
+            found.append(Evaluation.from_json(path.read_text()))
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+    return sorted(found, key=lambda e: e.about.created, reverse=True)
+
+
+def _videos(run: Path, most: int = 4) -> list[Video]:
+    paths = sorted((run / "evaluations").glob("*.mp4"), key=lambda p: (-p.stat().st_mtime, p.name))[:most]
+    captions = [f"{run.name}, episode of seed {p.stem.rpartition('-episode')[2]}" for p in paths]
+    return [Video(p.read_bytes(), caption) for p, caption in zip(paths, captions, strict=True)]
+
+
+def _scene() -> Scene:
+    (left, bottom), (right, top) = two_routes.WALLS.tolist()
+    post_x, post_y = two_routes.POST.tolist()
+    goal_x, goal_y = two_routes.GOAL.tolist()
+    start_x, start_y = two_routes.START.tolist()
+    return Scene(
+        low=(left, bottom),
+        high=(right, top),
+        unit="m",
+        # The puck's centre must stay this far from the post's.
+        obstacles=((post_x, post_y, two_routes.POST_RADIUS + two_routes.PUCK),),
+        goal=(goal_x, goal_y, two_routes.GOAL_RADIUS),
+        start=(start_x, start_y),
+    )
+
+
+def _drawings(runs: Sequence[Path], evaluations: Sequence[Evaluation]) -> list[Drawing]:
+    """Return the picture of rollouts of every run side by side, and of chunks as they are denoised."""
+    seeds = evaluations[0].seeds[:DRAWN] if evaluations else list(range(DRAWN))
+    panels: list[Panel] = []
+    drawings: list[Drawing] = []
+    for run in runs:
+        policy, checkpoint = open_policy(run)
+        task = find(checkpoint.deployed.task)
+        results = rollout(task, policy, seeds)
+        tracks = [
+            Trajectory(r.trace.observations["position"], r.route, r.success) for r in results if r.trace is not None
+        ]
+        panels.append(Panel(run.name, tracks))
+        if isinstance(policy, DiffusionPolicy):
+            drawings.append(_denoising(policy, results[0].seed, run.name))
+    span = f"seeds {seeds[0]} to {seeds[-1]}"
+    caption = (
+        f"{len(seeds)} rollouts a policy on the same layouts ({span}). The grey disc is where the puck's centre would "
+        "touch the post. A policy that averages the demonstrations is driven into it; one that models their "
+        "distribution commits to a side."
+    )
+    return [Drawing("Rollouts", plane_trajectories(_scene(), panels), caption), *drawings]
+
+
+def _denoising(policy: DiffusionPolicy, seed: int, name: str) -> Drawing:
+    """Return the picture of chunks sampled for one observation, at several noise levels."""
+    env = two_routes.TwoRoutes()
+    observation, _ = env.reset(seed=seed)
+    history = {
+        key: torch.from_numpy(np.repeat(value[None, None], policy.spec.obs_steps, axis=1)).expand(CHUNKS, -1, -1)
+        for key, value in observation.items()
+    }
+    states: list[tuple[float, torch.Tensor]] = []
+
+    policy.plan(history, generator=generator(0, "denoising picture"), on_step=lambda s: states.append((s.s, s.x)))
+    shown = [states[k] for k in sorted({round(k) for k in np.linspace(0, len(states) - 1, 4)})]
+    actions = np.stack([policy.backbone.robot_actions(x).numpy() for _, x in shown])
+    paths = integrate(actions, observation["position"], two_routes.CONTROL_HZ)
+    caption = (
+        f"{CHUNKS} action chunks of {name} for the first observation of seed {seed}, as sampling denoises them "
+        "(t = 1 is noise, t = 0 the plan), drawn as the way that the commanded velocities lead."
+    )
+    return Drawing("Chunks being denoised", denoising_chunks(_scene(), [t for t, _ in shown], paths), caption)

@@ -1,0 +1,101 @@
+"""Measured convergence orders against exact probability-flow solutions, on grids uniform in half-log-SNR."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from exact import SMOOTH, Gaussian, Mixture, log_snr_grid, name
+from scipy.integrate import solve_ivp
+
+from noise2action.diffusion.denoisers import Denoiser
+from noise2action.diffusion.paths import Path
+from noise2action.diffusion.samplers import adams, ddim, heun, run
+
+Solve = Callable[[Denoiser, Path, torch.Tensor, torch.Tensor], torch.Tensor]
+
+METHODS: dict[str, tuple[int, Solve]] = {
+    "ddim": (1, lambda denoise, path, grid, x: run(denoise, ddim(path, grid), x)),
+    "heun": (2, lambda denoise, path, grid, x: heun(denoise, path, grid, x)),
+    "adams-1": (1, lambda denoise, path, grid, x: run(denoise, adams(path, grid, order=1), x)),
+    "adams-2": (2, lambda denoise, path, grid, x: run(denoise, adams(path, grid, order=2), x)),
+}
+
+
+def measured_order(errors: dict[int, float]) -> float:
+    """Return the slope between the two finest grids."""
+    (n, coarse), (m, fine) = sorted(errors.items())[-2:]
+    return math.log(coarse / fine) / math.log(m / n)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("path", SMOOTH, ids=name)
+def test_order_on_gaussian_data(path: Path, method: str) -> None:
+    order, solve = METHODS[method]
+    data = Gaussian(path)
+    errors: dict[int, float] = {}
+    for steps in (80, 160, 320):
+        grid = log_snr_grid(path, steps)
+        x = torch.linspace(-2, 2, 9, dtype=torch.float64).unsqueeze(1) * data.marginal_std(grid[0])
+        exact = data.flow(x, grid[0], grid[-1])
+        errors[steps] = (solve(data.denoise, path, grid, x) - exact).abs().max().item()
+    # The next term of the error moves the slope by about 1/steps of its own coefficient: 10 % covers the worst path.
+    assert measured_order(errors) == pytest.approx(order, abs=0.1)
+    assert errors[320] < (0.02 if order == 1 else 3e-4)
+
+
+def mixture_flow(data: Mixture, x: torch.Tensor, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+    """Return the probability flow of the mixture from `start` to `end` by DOP853, with the path's own rates."""
+
+    def velocity(t: float, state: "object") -> "object":
+        now = torch.tensor(t, dtype=torch.float64)
+        x_t = torch.as_tensor(state, dtype=torch.float64).reshape(x.shape)
+        x0_hat = data.denoise(x_t, now)
+        eps_hat = (x_t - data.path.alpha(now) * x0_hat) / data.path.sigma(now)
+        alpha_rate, sigma_rate = data.path.rates(now)
+        return (alpha_rate * x0_hat + sigma_rate * eps_hat).flatten().numpy()
+
+    span = (start.item(), end.item())
+    solution = solve_ivp(velocity, span, x.flatten().numpy(), method="DOP853", rtol=1e-10, atol=1e-11)
+    assert solution.success
+    return torch.as_tensor(solution.y[:, -1]).reshape(x.shape)
+
+
+@pytest.mark.parametrize("path", SMOOTH, ids=name)
+def test_order_on_a_gaussian_mixture(path: Path) -> None:
+    data = Mixture.on(path)
+    grids = {steps: log_snr_grid(path, steps, low=-2.5, high=2.5) for steps in (160, 320)}
+    first, last = grids[160][0], grids[160][-1]
+    # Inside one component's pull: where two balance, the flow is so steep that no such grid is asymptotic.
+    angle = torch.tensor([0.4, 1.6, 2.5, 4.0, 5.7], dtype=torch.float64)
+    spread = (path.alpha(first) ** 2 + path.sigma(first) ** 2).sqrt()
+    x = 1.5 * spread * torch.stack([angle.cos(), angle.sin()], 1)
+    exact = mixture_flow(data, x, first, last)
+    for method, (order, solve) in METHODS.items():
+        errors = {n: (solve(data.denoise, path, grid, x) - exact).abs().max().item() for n, grid in grids.items()}
+        assert measured_order(errors) == pytest.approx(order, abs=0.2), method
+
+
+@pytest.mark.parametrize("order", [2, 3, 4])
+@pytest.mark.parametrize("path", SMOOTH, ids=name)
+def test_higher_orders_from_exact_starting_values(path: Path, order: int) -> None:
+    """A multistep method keeps its order if its first values have it; here they are exact.
+
+    `run` starts with steps of lower order, which leave an error of second order: measured at the end of this test.
+    """
+    data = Gaussian(path)
+    errors: dict[int, float] = {}
+    for steps in (160, 320):
+        grid = log_snr_grid(path, steps)
+        tableau = adams(path, grid, order=order)
+        x = data.mean + 1.5 * data.marginal_std(grid)[0]
+        known = [data.flow(x, grid[0], grid[i]) for i in range(order)]
+        history = [data.denoise(known[i], grid[i]) for i in range(order - 1)]
+        x = known[-1]
+        for i in range(order - 1, steps):
+            history.append(data.denoise(x, grid[i]))
+            past = torch.stack(history[: -order - 1 : -1])
+            x = tableau.keep[i] * x + (tableau.gain[i] * past).sum()
+        exact = data.flow(known[0], grid[0], grid[-1])
+        errors[steps] = (x - exact).abs().item()
+    assert measured_order(errors) == pytest.approx(order, abs=0.35)

@@ -1,0 +1,268 @@
+"""Laws of every sampler: what it samples, how often it calls the network, and what its output depends on."""
+
+import math
+
+import pytest
+import torch
+from exact import (
+    DENOISER_SAMPLERS,
+    PATHS,
+    SAMPLERS,
+    SMOOTH,
+    Gaussian,
+    Mixture,
+    name,
+)
+from torch import Tensor
+
+from noise2action.diffusion.denoisers import Counted, pin
+from noise2action.diffusion.grids import Grid, LogSNR, Trailing
+from noise2action.diffusion.paths import Cosine, LinearVP, Path, Straight, Table
+from noise2action.diffusion.samplers import DDIM, DDPM, Heun, Renoise, Sampler, Step, TableSampler, sample
+from noise2action.errors import PathError
+
+close = torch.testing.assert_close
+STOCHASTIC = [DDIM(eta=0.5), DDIM(eta=1.0), DDPM(), DDPM(variance="beta"), Renoise()]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def nfe_of(sampler: Sampler, steps: int) -> int:
+    return 2 * steps - 1 if isinstance(sampler, Heun) else steps
+
+
+def bumpy(x_t: Tensor, t: Tensor) -> Tensor:
+    """A denoiser without symmetry."""
+    t = t.reshape(t.shape + (1,) * (x_t.ndim - t.ndim)) if t.ndim else t
+    return (1.7 * x_t + 0.3).sin() * (1 + t)
+
+
+@pytest.mark.parametrize("sampler", DENOISER_SAMPLERS, ids=name)
+@pytest.mark.parametrize("path", PATHS, ids=name)
+def test_a_mixture_is_sampled_with_its_weights_means_and_covariances(path: Path, sampler: Sampler) -> None:
+    n, data = 2000, Mixture.on(path)
+    # A table is walked in full, or in 200 of its steps; a smooth path on the grid of DPM-Solver.
+    steps = min(path.steps, 200) if isinstance(path, Table) else 120
+    grid: Grid = Trailing() if isinstance(path, Table) else LogSNR()
+    x = sample(
+        data.denoise,
+        path,
+        torch.empty(n, 2, dtype=torch.float64),
+        sampler=sampler,
+        grid=grid,
+        nfe=nfe_of(sampler, steps),
+        generator=seeded(11),
+    )
+    nearest = torch.cdist(x, data.means).argmin(1)
+    for k, weight in enumerate(data.weights.tolist()):
+        own = x[nearest == k]
+        # Five standard errors of a binomial; components are eight standard deviations apart.
+        assert abs(len(own) / n - weight) < 5 * math.sqrt(weight * (1 - weight) / n)
+        variance = data.covariances[k].diagonal()
+        # Five standard errors of a mean; and 0.01 for the grid, a tenth of the narrowest standard deviation.
+        assert ((own.mean(0) - data.means[k]).abs() < 5 * (variance / len(own)).sqrt() + 0.01).all()
+        # Entries of a covariance have a standard error of at most sqrt(2 / n) of the variances; 8 % for the grid.
+        size = (variance[:, None] * variance).sqrt()
+        assert ((own.T.cov() - data.covariances[k]).abs() < (5 * math.sqrt(2 / len(own)) + 0.08) * size).all()
+
+
+@pytest.mark.parametrize("path", PATHS, ids=name)
+def test_renoising_a_consistency_map_keeps_the_spread(path: Path) -> None:
+    n, data = 20_000, Gaussian(path, mean=0.3, std=0.6)
+    x = sample(
+        data.consistency,
+        path,
+        torch.empty(n, 1, dtype=torch.float64),
+        sampler=Renoise(),
+        grid=Trailing(),
+        nfe=4,
+        generator=seeded(12),
+    )
+    # Five standard errors; the prior forgets alpha(1) x0, at most 0.03 of the mean and 0.001 of the variance.
+    assert abs(x.mean().item() - data.mean) < 5 * data.std / math.sqrt(n) + 0.03
+    assert abs(x.std().item() / data.std - 1) < 5 / math.sqrt(2 * n) + 0.002
+
+
+def test_renoising_a_posterior_mean_shrinks_the_spread() -> None:
+    """Why a consistency map has its own name."""
+    data = Gaussian(Cosine(), std=1.0)
+    like = torch.empty(5000, 1, dtype=torch.float64)
+    kwargs = {"sampler": Renoise(), "grid": Trailing(), "nfe": 4, "generator": seeded(13)}
+    assert sample(data.denoise, Cosine(), like, **kwargs).std() < 0.95
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
+@pytest.mark.parametrize("path", [Straight(), LinearVP(), Table()], ids=name)
+def test_the_same_seed_gives_the_same_bits(path: Path, sampler: Sampler) -> None:
+    def draw(seed: int) -> Tensor:
+        like = torch.empty(6, 4, 2)
+        return sample(bumpy, path, like, sampler=sampler, grid=Trailing(), nfe=9, generator=seeded(seed))
+
+    assert torch.equal(draw(0), draw(0))
+    assert not torch.equal(draw(0), draw(1))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
+def test_a_row_with_its_own_generator_does_not_depend_on_the_batch(sampler: Sampler) -> None:
+    def draw(seeds: list[int]) -> Tensor:
+        like = torch.empty(len(seeds), 4, 2)
+        generators = [seeded(s) for s in seeds]
+        return sample(bumpy, LinearVP(), like, sampler=sampler, grid=Trailing(), nfe=9, generator=generators)
+
+    whole = draw([5, 6, 7, 8])
+    assert torch.equal(draw([7]), whole[2:3])
+    assert torch.equal(draw([8, 5]), whole[[3, 0]])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
+def test_noise_after_the_first_depends_on_the_generator_only_where_it_should(sampler: Sampler) -> None:
+    path, x = LinearVP(), torch.randn(4, 2, generator=seeded(1))
+    grid = Trailing().times(path, 5)
+    one, two = (sampler(bumpy, path, grid, x, generator=seeded(s)) for s in (1, 2))
+    assert torch.equal(one, two) != (sampler in STOCHASTIC)
+
+
+@pytest.mark.parametrize("nfe", [1, 3, 9])
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
+def test_network_evaluations_are_those_asked_for(sampler: Sampler, nfe: int) -> None:
+    counted = Counted(bumpy)
+    sample(counted, Straight(), torch.empty(2, 3), sampler=sampler, grid=Trailing(), nfe=nfe, generator=seeded())
+    assert counted.nfe == nfe
+    steps = sampler.steps(nfe)
+    assert nfe_of(sampler, steps) == nfe
+    if isinstance(sampler, TableSampler):
+        assert sampler.tableau(Straight(), Trailing().times(Straight(), steps)).nfe == nfe
+
+
+@pytest.mark.parametrize("nfe", [2, 10])
+def test_heun_names_the_odd_number_that_it_can_do(nfe: int) -> None:
+    with pytest.raises(PathError, match=f"got {nfe}: ask for {nfe - 1}"):
+        Heun().steps(nfe)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
+@pytest.mark.parametrize("nfe", [0, -1])
+def test_no_evaluations_raise(sampler: Sampler, nfe: int) -> None:
+    with pytest.raises(PathError, match="expected"):
+        sample(bumpy, Straight(), torch.empty(2, 3), sampler=sampler, grid=Trailing(), nfe=nfe)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
+@pytest.mark.parametrize("path", PATHS, ids=name)
+def test_the_trajectory_is_seen_step_by_step(path: Path, sampler: Sampler) -> None:
+    seen: list[Step] = []
+    times_called: list[float] = []
+
+    def watched(x_t: Tensor, t: Tensor) -> Tensor:
+        times_called.append(float(t))
+        return bumpy(x_t, t)
+
+    like = torch.empty(3, 2, dtype=torch.float64)
+    kwargs = {"sampler": sampler, "grid": Trailing(), "nfe": nfe_of(sampler, 5)}
+    x = sample(watched, path, like, generator=seeded(), on_step=seen.append, **kwargs)
+    grid = Trailing().times(path, 5).tolist()
+    assert [s.index for s in seen] == list(range(5))
+    assert [s.t for s in seen] == grid[:-1]
+    assert [s.s for s in seen] == grid[1:]
+    assert seen[-1].s == 0.0
+    assert seen[-1].x is x
+    # The network is never asked at t = 0, and the last step returns its estimate: noise level exactly 0.
+    assert min(times_called) == grid[-2]
+    final_estimate = seen[-1].x0_hat
+    close(x, final_estimate, rtol=0, atol=1e-12)
+    assert torch.equal(x, sample(bumpy, path, like, generator=seeded(), **kwargs))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
+@pytest.mark.parametrize("path", PATHS, ids=name)
+def test_the_last_step_is_the_networks_estimate_to_the_last_bit(path: Path, sampler: Sampler) -> None:
+    x0 = torch.randn(3, 2, generator=seeded(3))
+    kwargs = {"sampler": sampler, "grid": Trailing(), "nfe": nfe_of(sampler, 4)}
+    assert torch.equal(sample(lambda x_t, t: x0, path, torch.empty(3, 2), generator=seeded(), **kwargs), x0)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_inputs_are_left_alone_and_types_kept(sampler: Sampler, dtype: torch.dtype) -> None:
+    path = Straight()
+    grid = Trailing().times(path, 4)
+    x = torch.randn(3, 2, generator=seeded(), dtype=dtype)
+    x_before, grid_before = x.clone(), grid.clone()
+    states: list[tuple[Tensor, Tensor]] = []
+    out = sampler(
+        bumpy, path, grid, x, generator=seeded(), on_step=lambda s: states.append((s.x, s.x.clone()))
+    )
+    assert torch.equal(x, x_before)
+    assert torch.equal(grid, grid_before)
+    assert out.dtype == dtype
+    # What a callback kept is not overwritten later.
+    assert all(torch.equal(kept, copy) for kept, copy in states)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
+def test_float32_follows_float64(sampler: Sampler) -> None:
+    path, data = LinearVP(), Gaussian(LinearVP())
+    x = torch.randn(50, 2, generator=seeded(), dtype=torch.float64)
+    if sampler in STOCHASTIC:
+        pytest.skip("the two types draw different noise")
+    grid = LogSNR().times(path, 20)
+    double, single = (sampler(data.denoise, path, grid, v) for v in (x, x.float()))
+    # Twenty steps of rounding at 1e-7; half-log-SNR 5 divides by sigma = 0.006 in Heun.
+    close(single.double(), double, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
+@pytest.mark.parametrize("path", PATHS, ids=name)
+def test_pinned_entries_end_at_their_value_along_their_own_noise(path: Path, sampler: Sampler) -> None:
+    value = torch.randn(4, 3, 2, generator=seeded(1), dtype=torch.float64)
+    mask = torch.zeros(3, 2, dtype=torch.bool)
+    mask[0] = mask[2, 1] = True
+    grid = Trailing().times(path, 6)
+    x = torch.randn(4, 3, 2, generator=seeded(2), dtype=torch.float64) * path.sigma(grid[0])
+    states: list[Tensor] = []
+    pinned = pin(bumpy, value, mask)
+    out = sampler(pinned, path, grid, x, generator=seeded(3), on_step=lambda s: states.append(s.x))
+    free = sampler(bumpy, path, grid, x, generator=seeded(3))
+    assert torch.equal(out[:, mask], value[:, mask])
+    # `bumpy` works entry by entry, so the unknown entries do not feel the known ones.
+    assert torch.equal(out[:, ~mask], free[:, ~mask])
+    if sampler in STOCHASTIC:
+        return
+    eps = (x - path.alpha(grid[0]) * value) / path.sigma(grid[0])
+    for s, state in zip(grid[1:], states, strict=True):
+        expected = path.alpha(s) * value + path.sigma(s) * eps
+        close(state[:, mask], expected[:, mask], rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("sampler", [s for s in STOCHASTIC if s != DDPM(variance="beta")], ids=name)
+@pytest.mark.parametrize("path", SMOOTH, ids=name)
+def test_pinned_entries_have_the_noise_level_of_each_step(path: Path, sampler: Sampler) -> None:
+    n = 20_000
+    value, grid = torch.full((n, 1), 0.7, dtype=torch.float64), Trailing().times(path, 6)
+    x = path.alpha(grid[0]) * value + path.sigma(grid[0]) * torch.randn(n, 1, generator=seeded(), dtype=torch.float64)
+    states: list[Tensor] = []
+    mask = torch.ones(1, dtype=torch.bool)
+    sampler(pin(bumpy, value, mask), path, grid, x, generator=seeded(1), on_step=lambda s: states.append(s.x))
+    for s, state in zip(grid[1:-1], states, strict=False):
+        level = path.sigma(s).item()
+        # Five standard errors of a mean and of a standard deviation.
+        assert abs(state.mean().item() - path.alpha(s).item() * 0.7) < 5 * level / math.sqrt(n)
+        assert abs(state.std().item() / level - 1) < 5 / math.sqrt(2 * n)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=name)
+def test_sampling_starts_at_the_noise_of_the_grids_first_time(path: Path) -> None:
+    seen: list[tuple[float, Tensor]] = []
+
+    def spy(x_t: Tensor, t: Tensor) -> Tensor:
+        seen.append((float(t), x_t))
+        return x_t
+
+    like = torch.empty(4000, 1, dtype=torch.float64)
+    sample(spy, path, like, sampler=DDIM(), grid=Trailing(), nfe=4, start=0.6, generator=seeded())
+    t, x = seen[0]
+    assert t == Trailing().times(path, 4, start=0.6)[0].item()
+    level = path.sigma(torch.tensor(t, dtype=torch.float64)).item()
+    assert abs(x.std().item() / level - 1) < 5 / math.sqrt(8000)
