@@ -12,11 +12,11 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "noise2action"
 NAME = "noise2action"
 FLOORS = (
-    {"shapes", "schema", "errors", "seeds", "config", "timing", "condition"},
+    {"shapes", "schema", "errors", "seeds", "config", "timing", "condition", "storage"},
     {"diffusion", "nets", "encoders", "data", "envs", "robots"},
     {"policies", "control"},
     {"train", "evaluate", "compile", "serve", "finetune", "studies"},
-    {"recipes", "cli", "playground"},
+    {"recipes", "cli", "commands", "playground"},
 )
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts} | {"": 0, "__main__": 4}
 # The vocabulary and the front door are one package each: the command line lists the recipes.

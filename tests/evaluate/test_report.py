@@ -9,17 +9,23 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from stand_ins import TASK, Wander
 
+from noise2action.data.normalize import Normalizer
 from noise2action.errors import MissingExtraError
 from noise2action.evaluate import figures
 from noise2action.evaluate.latency import Latency, Percentiles
 from noise2action.evaluate.report import Drawing, Report, Video, render, seed_ranges, write_report
 from noise2action.evaluate.result import About, Evaluation
 from noise2action.evaluate.rollouts import EpisodeResult, rollout
-from noise2action.evaluate.scenes import trajectories, two_routes_scene
+from noise2action.evaluate.scenes import denoise_chunks, trajectories, two_routes_scene
 from noise2action.evaluate.statistics import wilson
 from noise2action.evaluate.video import encode_mp4
+from noise2action.nets import MLPConfig
+from noise2action.policies.diffusion import DiffusionConfig
+from noise2action.policies.policy import PolicySpec
+from noise2action.seeds import generator
 
 av = pytest.importorskip("av", reason="the extra report is not installed")
 
@@ -235,3 +241,19 @@ def test_svg_follows_the_page_and_keeps_its_ids_apart():
     assert "currentColor" in first
     assert figures.INK not in first
     assert figures.png_uri(figure).startswith("data:image/png;base64,iVBOR")
+
+
+def test_denoising_starts_at_noise_and_ends_at_the_plan():
+    arrays = {"position": np.array([[-1.0, 0.0], [1.0, 3.0]]), "action": np.array([[-2.0, 1.0], [2.0, 5.0]])}
+    normalizer = Normalizer.fit(arrays, dict.fromkeys(arrays, "limits"))
+    torch.manual_seed(0)
+    config = DiffusionConfig(spec=PolicySpec(2, 6, 4, 0, 10.0), net=MLPConfig(width=16, blocks=1, told_width=16))
+    policy = config.build(TASK.schema, normalizer)
+    found = denoise_chunks(policy, {"position": np.zeros(2, dtype=np.float32)}, chunks=4, columns=3, seed=7)
+    assert (found.levels[0], found.levels[-1], len(found.levels)) == (1, 0, 3)
+    plan = policy.plan({"position": torch.zeros(4, 2, 2)}, generator=generator(7, "denoising"))
+    np.testing.assert_array_equal(found.actions[-1], plan.numpy())
+    noise = torch.randn(4, 6, 2, generator=generator(7, "denoising"))
+    # action limits are [-2, 2] and [1, 5]: half ranges 2, centres 0 and 3
+    np.testing.assert_allclose(found.actions[0], 2 * noise.numpy() + [0, 3], atol=1e-5)
+    assert found.paths(np.zeros(2), 10.0).shape == (3, 4, 7, 2)

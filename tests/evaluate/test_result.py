@@ -46,7 +46,7 @@ def full():
 def test_the_document_holds_the_fixed_keys_and_follows_from_the_episodes(full):
     document = json.loads(full.to_json())
     assert set(document) >= FIXED_KEYS
-    rate, score = wilson(3, 4), bootstrap_mean([1, 1, 0.25, 1], 0, bounds=(0.0, 1.0))
+    rate, score = wilson(3, 4), bootstrap_mean([1.0, 1.0, 0.25, 1.0], 0, bounds=(0.0, 1.0))
     assert document["success_rate"] == 0.75
     assert document["success_ci95"] == [rate.low, rate.high]
     assert (document["score_mean"], document["score_ci95"]) == (score.value, [score.low, score.high])

@@ -55,6 +55,13 @@ def test_rates_are_derivatives(path: Path) -> None:
         close(rate, (scale(t + h) - scale(t - h)) / (2 * h), rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("path", SMOOTH, ids=name)
+def test_rates_take_one_time_expanded_over_a_batch(path: Path) -> None:
+    t = f64(0.3)
+    for single, many in zip(path.rates(t), path.rates(t.expand(4, 2)), strict=True):
+        assert torch.equal(many, single.expand(4, 2))
+
+
 @pytest.mark.parametrize("path", PATHS, ids=name)
 def test_time_at_inverts_half_log_snr(path: Path) -> None:
     t = inner_times(path)

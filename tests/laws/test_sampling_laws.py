@@ -191,9 +191,7 @@ def test_inputs_are_left_alone_and_types_kept(sampler: Sampler, dtype: torch.dty
     x = torch.randn(3, 2, generator=seeded(), dtype=dtype)
     x_before, grid_before = x.clone(), grid.clone()
     states: list[tuple[Tensor, Tensor]] = []
-    out = sampler(
-        bumpy, path, grid, x, generator=seeded(), on_step=lambda s: states.append((s.x, s.x.clone()))
-    )
+    out = sampler(bumpy, path, grid, x, generator=seeded(), on_step=lambda s: states.append((s.x, s.x.clone())))
     assert torch.equal(x, x_before)
     assert torch.equal(grid, grid_before)
     assert out.dtype == dtype
@@ -201,12 +199,10 @@ def test_inputs_are_left_alone_and_types_kept(sampler: Sampler, dtype: torch.dty
     assert all(torch.equal(kept, copy) for kept, copy in states)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
+@pytest.mark.parametrize("sampler", [s for s in SAMPLERS if s not in STOCHASTIC], ids=name)
 def test_float32_follows_float64(sampler: Sampler) -> None:
     path, data = LinearVP(), Gaussian(LinearVP())
     x = torch.randn(50, 2, generator=seeded(), dtype=torch.float64)
-    if sampler in STOCHASTIC:
-        pytest.skip("the two types draw different noise")
     grid = LogSNR().times(path, 20)
     double, single = (sampler(data.denoise, path, grid, v) for v in (x, x.float()))
     # Twenty steps of rounding at 1e-7; half-log-SNR 5 divides by sigma = 0.006 in Heun.

@@ -13,8 +13,8 @@ from noise2action.diffusion.grids import Grid, Karras, LogSNR, Trailing
 from noise2action.diffusion.paths import VE, LinearVP, Path, Straight, Table, linear_betas
 from noise2action.diffusion.samplers import (
     DDPM,
-    TableSampler,
     Tableau,
+    TableSampler,
     adams,
     ddim,
     ddpm,
@@ -26,6 +26,7 @@ from noise2action.diffusion.samplers import (
 from noise2action.errors import PathError, ShapeError
 
 close = torch.testing.assert_close
+NODES = np.polynomial.legendre.leggauss(200)
 TABLE_SAMPLERS = [s for s in SAMPLERS if isinstance(s, TableSampler)]
 OVER_DISPERSED = [s for s in TABLE_SAMPLERS if s == DDPM(variance="beta")]
 
@@ -116,7 +117,9 @@ def test_ddim_is_eq_12_and_16(eta: float) -> None:
     grid = Trailing().times(path, 20)
     abar = path.alpha_bar[(grid * 1000).round().long()]
     x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    ours = run(lambda x_t, t: (x_t * 1.3).tanh() + t, ddim(path, grid, eta=eta), x, generator=torch.Generator().manual_seed(1))
+    ours = run(
+        lambda x_t, t: (x_t * 1.3).tanh() + t, ddim(path, grid, eta=eta), x, generator=torch.Generator().manual_seed(1)
+    )
     noise = torch.Generator().manual_seed(1)
     for i, (now, after) in enumerate(pairwise(abar)):
         x0_hat = (x * 1.3).tanh() + grid[i]
@@ -212,7 +215,7 @@ def test_adams_integrates_polynomials_in_half_log_snr_exactly(points: list[float
     grid = path.time_at(torch.tensor(sorted(points), dtype=torch.float64))
     lam, alpha = path.half_log_snr(grid), path.alpha(grid)
     tableau = adams(path, grid, order=order)
-    u, w = np.polynomial.legendre.leggauss(200)
+    u, w = NODES
     for i in range(order - 1, 7):
         low, high = lam[i].item(), lam[i + 1].item()
         at = low + (u + 1) * (high - low) / 2

@@ -169,7 +169,7 @@ def test_a_singular_pair_raises_at_construction_with_the_remedy(path: Path, targ
         (SubVP(), Velocity(), (0.0, 1.0)),
         (Table(), Score(), (0.01, 1.0)),
     ],
-    ids=lambda v: name(v),
+    ids=name,
 )
 def test_a_shorter_span_is_the_remedy(path: Path, target: Target, span: tuple[float, float]) -> None:
     diffusion = Diffusion(path=path, target=target, span=span)

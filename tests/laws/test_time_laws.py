@@ -67,7 +67,9 @@ def test_stratified_has_one_time_in_each_stratum_in_random_order(n: int) -> None
 
 def test_stratified_lowers_the_variance_of_a_mean() -> None:
     """The mean of t^2 over 64 times: the error of independent draws is about n^(-1/2), of strata n^(-3/2)."""
-    spread = {law: torch.stack([(draw(law, Straight(), 64, s) ** 2).mean() for s in range(200)]) for law in TIME_LAWS[:2]}
+    spread = {
+        law: torch.stack([(draw(law, Straight(), 64, s) ** 2).mean() for s in range(200)]) for law in TIME_LAWS[:2]
+    }
     plain, strata = spread[Uniform()], spread[Stratified()]
     assert strata.std() < 0.1 * plain.std()
     # Unbiased: 5 standard errors of the mean of 200.

@@ -33,6 +33,7 @@ class Path(ABC):
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return d alpha/dt and d sigma/dt (the latter is infinite at t = 0 where sigma ~ sqrt(t))."""
+        t = t.contiguous()  # forward-mode differentiation rejects an expanded tensor
         one = torch.ones_like(t)
         return torch.func.jvp(self.alpha, (t,), (one,))[1], torch.func.jvp(self.sigma, (t,), (one,))[1]
 

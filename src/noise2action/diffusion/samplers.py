@@ -141,7 +141,8 @@ def adams(path: Path, grid: Float[Tensor, "times"], *, order: int = 2) -> Tablea
 
     The exact flow is `x_s = (sigma_s / sigma_t) x_t + sigma_s int e^l x0_hat(l) dl`; x0_hat is extrapolated by the
     polynomial through the last `order` evaluations. Steps from or to an infinite half-log-SNR have no polynomial: there
-    the order falls to 1.
+    the order falls to 1. The first step has no past and order 1: orders 3 and 4 hold from the steps where their past
+    is complete, and a whole run converges with order 2.
 
     **Source:** Hochbruck & Ostermann 2010, section 2.4; Lu et al. 2022 (DPM-Solver++), Eq. 9.
     """

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import TaskError
 from ..schema import Feature, Schema
@@ -31,19 +31,21 @@ class Demonstration:
     """Which of several ways the demonstrator took, where the task has such ways."""
 
 
-def box(feature: Feature) -> spaces.Box:
+def box(feature: Feature) -> spaces.Space[NDArray[np.float32]]:
     """Return the space of one feature, unbounded where the schema states no range."""
     low = -np.inf if feature.low is None else feature.low
     high = np.inf if feature.high is None else feature.high
-    return spaces.Box(np.float32(low), np.float32(high), feature.shape, np.float32)
+    space = spaces.Box(np.float32(low), np.float32(high), feature.shape, np.float32)
+    return cast(spaces.Space[NDArray[np.float32]], space)
 
 
-def observation_space(schema: Schema) -> spaces.Dict:
+def observation_space(schema: Schema) -> spaces.Space[Observation]:
     """Return the Dict space of the schema's observations."""
-    return spaces.Dict({feature.name: box(feature) for feature in schema.observations})
+    space = spaces.Dict({feature.name: box(feature) for feature in schema.observations})
+    return cast(spaces.Space[Observation], space)
 
 
-def checked_action(action: Any, feature: Feature) -> NDArray[np.float64]:
+def checked_action(action: ArrayLike, feature: Feature) -> NDArray[np.float64]:
     """Return `action` in float64, each element limited to the legal range as a motor driver limits it.
 
     `TaskError` if it has another shape than the feature or is not finite.

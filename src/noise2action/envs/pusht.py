@@ -4,7 +4,7 @@ The physics is gym-pusht's. **Source:** Florence et al. 2021 (Implicit Behaviora
 Policy), section 5.2, whose state layout (agent xy, block xy, block angle) the observation follows.
 """
 
-from typing import Any
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from gymnasium import Env
@@ -31,22 +31,57 @@ SCHEMA = Schema(
 )
 
 
-def simulator(size: int) -> Any:
+@runtime_checkable
+class Simulator(Protocol):
+    """What is used of a `gym_pusht` environment: pymunk's space and its two bodies."""
+
+    space: Any
+    agent: Any
+    block: Any
+    _last_action: NDArray[np.float64] | None
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float64], dict[str, Any]]:
+        """Return (state, info) of a layout, or of `options["reset_to_state"]`."""
+        ...
+
+    def step(self, action: NDArray[np.float64]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Return gymnasium's five values; `info["coverage"]` is the share of the outline that is covered."""
+        ...
+
+    def get_obs(self) -> NDArray[np.float64]:
+        """Return the state [5]."""
+        ...
+
+    def render(self) -> NDArray[np.uint8]:
+        """Return the picture."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds."""
+        ...
+
+
+def simulator(size: int) -> Simulator:
     """Return a `gym_pusht` environment that renders `size` x `size` pixels; `MissingExtraError` without the extra."""
     try:
         from gym_pusht.envs.pusht import PushTEnv  # noqa: PLC0415 - an optional extra
     except ModuleNotFoundError as error:
         raise MissingExtraError("gym-pusht", "sim") from error
-    return PushTEnv(obs_type="state", visualization_width=size, visualization_height=size)
+    sim = PushTEnv(obs_type="state", visualization_width=size, visualization_height=size)
+    sim.reset(options={"reset_to_state": APART})
+    quiet(sim)
+    return cast(Simulator, sim)
 
 
-def quiet(sim: Any) -> None:
+def quiet(sim: Simulator) -> None:
     """Take the shapes of a reset simulator out of its contact counting, a Python callback that nothing here reads."""
     for shape in sim.space.shapes:
         shape.collision_type = 1
 
 
-def place(sim: Any, state: ArrayLike) -> None:
+def place(sim: Simulator, state: ArrayLike) -> None:
     """Set a simulator to `state` [5] (agent xy, block xy, block angle) at rest, exactly."""
     values = np.asarray(state, dtype=np.float64)
     if values.shape != (5,) or not np.isfinite(values).all():
@@ -91,11 +126,12 @@ class PushT(Env[Observation, NDArray[np.float32]]):
         else:
             self.sim.reset(seed=seed)
         quiet(self.sim)
-        self.sim._last_action = None  # else the picture shows the last episode's target
+        # Else the picture would show the last episode's target.
+        self.sim._last_action = None  # pyright: ignore[reportPrivateUsage]
         self._steps, self._score = 0, 0.0
         return self._observation(), self._info(success=False)
 
-    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: ArrayLike) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Return (observation, score of this step, terminated, truncated, info) after 0.1 s towards `action` [2]."""
         target = checked_action(action, SCHEMA.action)
         _, _, _, _, outcome = self.sim.step(target)

@@ -1,15 +1,15 @@
-"""The PushT demonstrator: straight pushes, sampled at random and tried in a copy of the physics before they are made."""
+"""The PushT demonstrator: straight pushes, sampled at random and tried in a copy of the physics first."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .episode import Demonstration, record, split_seed
-from .pusht import APART, PushT, place, quiet, simulator
+from .episode import Demonstration, Observation, record, split_seed
+from .pusht import PushT, Simulator, place, simulator
 
 Points = NDArray[np.float64]
 
@@ -30,10 +30,20 @@ CLEAR = 3.0
 """Clearance (px) below which a way counts as touching the block."""
 STRIDE = 18.0
 """Pixels a tick on the way to a push."""
-TRIALS = 48
+TRIALS = 96
 """Pushes tried per decision."""
-REACH = 14
+REACH = 24
 """Longest push, in ticks."""
+WORSE = 12.0
+"""A trial ends once its error (px) is this much above its best: the push has gone too far."""
+HASTE = 30.0
+"""Ticks added to a push's duration when its gain per tick is compared; more favours large gains over quick ones."""
+NEAR = 30.0
+"""Error (px) below which pushes are slow."""
+FAST, SLOW = 8.0, 4.0
+"""Speed of a push (px a tick)."""
+CENTRE = np.array([0.0, 40.7])
+"""The block's centre of area (px, block frame)."""
 
 
 def _normals(polygon: Points) -> Points:
@@ -80,9 +90,6 @@ def _push_lines() -> tuple[Points, Points]:
     return np.array(starts), np.array(directions)
 
 
-HASTE = 30.0
-NEAR = 30.0
-FINE = 4.0
 CORNERS = _ring()
 STARTS, DIRECTIONS = _push_lines()
 
@@ -96,9 +103,10 @@ class Pose:
     angle: float
 
     @classmethod
-    def of(cls, sim: Any) -> "Pose":
+    def of(cls, sim: Simulator) -> "Pose":
         """Return the pose of the block in a simulator."""
-        return cls(*sim.block.position, sim.block.angle)
+        x, y = sim.block.position
+        return cls(x, y, sim.block.angle)
 
     def world(self, points: Points, *, free: bool = False) -> Points:
         """Return block-frame `points` [..., 2] in the world; only turned, as directions are, when `free`."""
@@ -113,8 +121,8 @@ class Pose:
 
     def error(self, goal: "Pose") -> float:
         """Return the distance (px) to `goal`: of the centres, and of the turn at the lever `GYRATION`."""
-        dx = self.x - goal.x - 40.7 * (np.sin(self.angle) - np.sin(goal.angle))
-        dy = self.y - goal.y + 40.7 * (np.cos(self.angle) - np.cos(goal.angle))
+        dx = self.x - goal.x - float(CENTRE[1]) * (np.sin(self.angle) - np.sin(goal.angle))
+        dy = self.y - goal.y + float(CENTRE[1]) * (np.cos(self.angle) - np.cos(goal.angle))
         return float(np.sqrt(dx * dx + dy * dy + 2 * GYRATION**2 * (1 - np.cos(self.angle - goal.angle))))
 
 
@@ -150,13 +158,13 @@ def _profile(speed: float, ticks: int) -> list[float]:
     return speeds
 
 
-def _try(scratch: Any, pose: Pose, push: Push) -> tuple[float, float, Pose]:
+def _try(scratch: Simulator, pose: Pose, push: Push) -> tuple[float, float, Pose]:
     """Return (lowest error, length, pose there) along a push of unlimited length."""
     place(scratch, [*push.start, pose.x, pose.y, pose.angle])
     agent, space = scratch.agent, scratch.space
     dx, dy = push.direction
     best, travelled = (np.inf, 0.0, pose), 0.0
-    for i, v in enumerate(_profile(push.speed, REACH * 2)):
+    for i, v in enumerate(_profile(push.speed, REACH)):
         agent.velocity = (v * dx, v * dy)
         space.step(0.01)
         travelled += v * 0.01
@@ -165,6 +173,8 @@ def _try(scratch: Any, pose: Pose, push: Push) -> tuple[float, float, Pose]:
             error = here.error(GOAL)
             if error < best[0]:
                 best = (error, travelled, here)
+            elif error > best[0] + WORSE:
+                break
     return best
 
 
@@ -205,20 +215,23 @@ def _leave(point: Points) -> Points:
 
 def _both_ways(a: Points, b: Points) -> tuple[list[Points], list[Points]]:
     """Return the ring's corners between `a` and `b`, counter-clockwise and clockwise."""
-    centre = np.array([0.0, 45.0])
-    angle = lambda p: np.arctan2(*(p - centre)[::-1])  # noqa: E731
-    turn = lambda p: (angle(p) - angle(a)) % (2 * np.pi)  # noqa: E731
+
+    def turn(point: Points) -> float:
+        """Return how far `point` lies counter-clockwise of `a`, seen from the block's centre."""
+        (x, y), (x0, y0) = point - CENTRE, a - CENTRE
+        return float((np.arctan2(y, x) - np.arctan2(y0, x0)) % (2 * np.pi))
+
     order = sorted(CORNERS, key=turn)
     ahead = [c for c in order if turn(c) < turn(b)]
     return ahead, [c for c in reversed(order) if turn(c) >= turn(b)]
 
 
-def _decide(scratch: Any, sim: Any, rng: np.random.Generator) -> tuple[Push, Points]:
+def _decide(scratch: Simulator, sim: Simulator, rng: np.random.Generator) -> tuple[Push, Points]:
     """Return the push with the best gain per time among random ones, and the way [W, 2] to its start."""
     pose = Pose.of(sim)
     finger = np.array(sim.agent.position)
     error = pose.error(GOAL)
-    speed = 8.0 if error > NEAR else FINE
+    speed = FAST if error > NEAR else SLOW
     picks = rng.choice(len(STARTS), TRIALS, replace=False)
     starts, directions = pose.world(STARTS[picks]), pose.world(DIRECTIONS[picks], free=True)
     tried: list[Push] = []
@@ -241,13 +254,13 @@ def _decide(scratch: Any, sim: Any, rng: np.random.Generator) -> tuple[Push, Poi
 
 def _along(way: Points) -> Iterator[Points]:
     """Return targets at most `STRIDE` px apart along the polyline `way` [W, 2], without its first point."""
-    for a, b in zip(way[:-1], way[1:], strict=True):
+    for a, b in pairwise(way):
         n = max(1, int(np.ceil(np.linalg.norm(b - a) / STRIDE)))
         for k in range(1, n + 1):
             yield a + k / n * (b - a)
 
 
-def _settle(sim: Any, target: Points, tolerance: float) -> Iterator[Points]:
+def _settle(sim: Simulator, target: Points, tolerance: float) -> Iterator[Points]:
     """Return `target` again until the finger is within `tolerance` px of it, at most 8 times."""
     for _ in range(8):
         if np.linalg.norm(np.array(sim.agent.position) - target) < tolerance:
@@ -255,11 +268,9 @@ def _settle(sim: Any, target: Points, tolerance: float) -> Iterator[Points]:
         yield target
 
 
-def targets(sim: Any, rng: np.random.Generator) -> Iterator[Points]:
+def targets(sim: Simulator, rng: np.random.Generator) -> Iterator[Points]:
     """Return the finger's targets (px), one a tick, read while `sim` is stepped with them."""
     scratch = simulator(64)
-    scratch.reset(options={"reset_to_state": APART})
-    quiet(scratch)
     while True:
         push, way = _decide(scratch, sim, rng)
         yield from _along(way)
@@ -270,16 +281,21 @@ def targets(sim: Any, rng: np.random.Generator) -> Iterator[Points]:
         yield from _settle(sim, end, 1.0)
 
 
+def driver(sim: Simulator, rng: np.random.Generator) -> Callable[[Observation], NDArray[np.float32]]:
+    """Return a demonstrator of `sim` (observation -> action [2], px), its pushes drawn from `rng`.
+
+    It looks at the simulator itself rather than at the observation, which holds no velocities.
+    """
+    plan = targets(sim, rng)
+
+    def act(_: Observation) -> NDArray[np.float32]:
+        return np.clip(next(plan), 0.0, 512.0).astype(np.float32)
+
+    return act
+
+
 def demonstrate(seed: int) -> Demonstration:
     """Return one demonstrated episode; `seed` fixes the layout and, independently, the demonstrator's choices."""
     layout, rng = split_seed(seed)
     env = PushT(size=64)
-    plan = None
-
-    def act(_: object) -> NDArray[np.float32]:
-        nonlocal plan
-        if plan is None:
-            plan = targets(env.sim, rng)
-        return np.clip(next(plan), 0.0, 512.0).astype(np.float32)
-
-    return record(env, layout, act)
+    return record(env, layout, driver(env.sim, rng))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import Env
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..schema import Feature, Schema
 from .episode import Demonstration, Observation, box, checked_action, observation_space, record, split_seed
@@ -70,7 +70,7 @@ class TwoRoutes(Env[Observation, NDArray[np.float32]]):
         self._steps, self._route = 0, "none"
         return self._observation(), self._info(success=False)
 
-    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: ArrayLike) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Return (observation, reward, terminated, truncated, info) after 0.1 s at the commanded velocity [2]."""
         command = checked_action(action, SCHEMA.action)
         self._steps += 1

@@ -233,12 +233,12 @@ def svg(figure: Figure, name: str, description: str) -> str:
     return opening + text[text.index(">") + 1 :]
 
 
-def png_uri(figure: Figure, *, dpi: float = 144) -> str:
+def png_uri(figure: Figure, *, dpi: float = 144.0) -> str:
     """Return the figure as a `data:` URI of a PNG on white."""
     return "data:image/png;base64," + base64.b64encode(png(figure, dpi=dpi)).decode()
 
 
-def png(figure: Figure, *, dpi: float = 144) -> bytes:
+def png(figure: Figure, *, dpi: float = 144.0) -> bytes:
     """Return the figure as a PNG on white."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")

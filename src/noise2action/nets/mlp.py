@@ -50,7 +50,7 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.layers = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Dropout(dropout), nn.Linear(hidden, width))
 
-    def forward(self, x: Float[Tensor, "B W"], modulation: Float[Tensor, "B 3W"]) -> Float[Tensor, "B W"]:
+    def forward(self, x: Float[Tensor, "B W"], modulation: Float[Tensor, "B M"]) -> Float[Tensor, "B W"]:
         """Return the block's output."""
         shift, scale, gate = modulation.chunk(3, dim=-1)
         return x + gate * self.layers(self.norm(x) * (1 + scale) + shift)

@@ -28,6 +28,7 @@ from ..config import decode, encode
 from ..data.normalize import Normalizer
 from ..errors import CheckpointError, StorageError
 from ..schema import Schema
+from ..storage import flush_folder, replace_file, write_durable
 from . import AnyPolicy, AnyPolicyConfig
 
 FORMAT = 1
@@ -89,14 +90,14 @@ def save(run: Path, checkpoint: Checkpoint) -> Path:
         _check_space(root, sum(map(len, files.values())))
         temporary.mkdir()
         for name, body in files.items():
-            _write(temporary / name, body)
-        _write(temporary / MANIFEST, _manifest(files))
-        _flush(temporary)
+            write_durable(temporary / name, body)
+        write_durable(temporary / MANIFEST, _manifest(files))
+        flush_folder(temporary)
         if final.exists():
             shutil.rmtree(final)  # the same step, damaged since
         temporary.rename(final)
-        _flush(root)
-        _point(root, final.name)
+        flush_folder(root)
+        replace_file(root / "LATEST", f"{final.name}\n".encode())
     except OSError as error:
         with contextlib.suppress(OSError):
             shutil.rmtree(temporary, ignore_errors=True)
@@ -237,28 +238,6 @@ def _check_space(root: Path, size: int) -> None:
         raise OSError(28, f"{free >> 20} MiB free where {(size >> 20) + 1} MiB are needed")
 
 
-def _write(path: Path, body: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _point(root: Path, name: str) -> None:
-    temporary = root / f".tmp-LATEST-{os.getpid()}"
-    _write(temporary, f"{name}\n".encode())
-    temporary.replace(root / "LATEST")
-    _flush(root)
-
-
 def _remove_leftovers(root: Path) -> None:
     for path in root.glob(".tmp-*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -280,15 +259,3 @@ def _intact(folder: Path) -> bool:
     except CheckpointError:
         return False
     return True
-
-
-def atomic_write(path: Path, body: bytes) -> None:
-    """Write `body` to `path` so that a reader sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-    try:
-        _write(temporary, body)
-        temporary.replace(path)
-        _flush(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"expected to write {path}, got {error.strerror}: free disk space") from error

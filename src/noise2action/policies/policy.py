@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -49,6 +49,7 @@ class PolicySpec:
         return 1 / self.control_hz
 
 
+@runtime_checkable
 class Policy(Protocol):
     """A stateless policy: the same inputs and generator give the same outputs. Queues and clocks live in executors."""
 

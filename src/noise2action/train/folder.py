@@ -22,7 +22,7 @@ import torch
 
 from .. import __version__
 from ..errors import ConfigError, DataError, RunLockedError, StorageError
-from ..policies.checkpoint import atomic_write
+from ..storage import atomic_write
 
 
 @contextmanager

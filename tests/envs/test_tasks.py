@@ -1,0 +1,151 @@
+"""What every task keeps: spaces, seeds, gymnasium's contract, typed errors, demonstrations that replay."""
+
+import subprocess
+import sys
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from noise2action.envs.episode import split_seed
+from noise2action.envs.tasks import TASKS, Task, find
+from noise2action.errors import MissingExtraError, TaskError
+
+tasks = pytest.mark.parametrize("task", list(TASKS.values()), ids=list(TASKS))
+BIG = 2**63 - 1
+
+
+def rollout(env: gymnasium.Env, actions: np.ndarray, seed: int) -> tuple[list[dict[str, np.ndarray]], list[dict]]:
+    observation, info = env.reset(seed=seed)
+    observations, infos = [observation], [info]
+    for action in actions:
+        observation, _, terminated, truncated, info = env.step(action)
+        observations.append(observation)
+        infos.append(info)
+        if terminated or truncated:
+            break
+    return observations, infos
+
+
+def actions_of(task: Task, n: int) -> np.ndarray:
+    feature = task.schema.action
+    low, high = feature.low, feature.high
+    return np.random.default_rng(0).uniform(low, high, (n, task.schema.action_dim)).astype(np.float32)
+
+
+@tasks
+def test_gymnasium_accepts_the_environment(task: Task) -> None:
+    with warnings.catch_warnings():
+        # Positions have no stated range, on purpose: a block can be squeezed past a wall.
+        warnings.filterwarnings("ignore", message=".*Box observation space .* value is.*infinity")
+        warnings.filterwarnings("ignore", message=".*alternative render modes")
+        check_env(task.make(), skip_render_check=False)
+
+
+@tasks
+def test_observations_follow_the_schema(task: Task) -> None:
+    env = task.make()
+    observations, infos = rollout(env, actions_of(task, 20), seed=1)
+    for observation in observations:
+        assert env.observation_space.contains(observation)
+        task.schema.check({**{k: v.shape for k, v in observation.items()}, "action": (2,)}, where=task.name)
+    assert all(isinstance(info["success"], bool) and 0.0 <= info["score"] <= 1.0 for info in infos)
+    scores = [info["score"] for info in infos]
+    assert scores == sorted(scores)
+
+
+@tasks
+def test_a_seed_fixes_layout_and_picture(task: Task) -> None:
+    first, second = task.make(), task.make()
+    # The second has lived through another episode, of which nothing may remain.
+    rollout(second, actions_of(task, 5), seed=9)
+    for seed in (0, 7, BIG):
+        a, b = first.reset(seed=seed)[0], second.reset(seed=seed)[0]
+        assert all(np.array_equal(a[name], b[name]) for name in a)
+        np.testing.assert_array_equal(first.render(), second.render())
+    actions = actions_of(task, 20)
+    for a, b in zip(rollout(first, actions, 3)[0], rollout(second, actions, 3)[0], strict=True):
+        assert all(np.array_equal(a[name], b[name]) for name in a)
+    starts = {tuple(np.concatenate(list(first.reset(seed=seed)[0].values()))) for seed in range(20)}
+    assert len(starts) == 20
+
+
+@tasks
+def test_the_picture_is_rgb_and_shows_motion(task: Task) -> None:
+    env = task.make()
+    env.reset(seed=2)
+    before = env.render()
+    assert before.dtype == np.uint8
+    assert before.shape == (256, 256, 3)
+    env.step(actions_of(task, 1)[0])
+    assert not np.array_equal(before, env.render())
+
+
+@tasks
+def test_wrong_actions_are_named(task: Task) -> None:
+    env = task.make()
+    env.reset(seed=0)
+    with pytest.raises(TaskError, match=r"shape \(2,\), got \(3,\)"):
+        env.step(np.zeros(3, np.float32))
+    with pytest.raises(TaskError, match="finite action"):
+        env.step(np.array([np.nan, 0.0], np.float32))
+
+
+@tasks
+def test_actions_out_of_range_act_as_their_limit(task: Task) -> None:
+    high = np.full(2, task.schema.action.high, np.float32)
+    (_, a), (_, b) = (rollout(task.make(), action[None], seed=4)[0] for action in (high, 3 * high))
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+@tasks
+def test_an_episode_is_cut_off(task: Task) -> None:
+    env = task.make()
+    observation, _ = env.reset(seed=5)
+    # Standing still: a target where the finger is, or no velocity.
+    still = observation.get("agent_position", np.zeros(2, np.float32))
+    ends = [env.step(still)[2:4] for _ in range(task.max_steps)]
+    assert not any(terminated for terminated, _ in ends)
+    assert [truncated for _, truncated in ends] == [False] * (task.max_steps - 1) + [True]
+
+
+@tasks
+def test_demonstrations_are_reproducible_and_replay(task: Task) -> None:
+    demo, again = task.demonstrate(11), task.demonstrate(11)
+    assert demo.success
+    assert demo.score == 1.0
+    np.testing.assert_array_equal(demo.actions, again.actions)
+    assert not np.array_equal(demo.actions[:5], task.demonstrate(12).actions[:5])
+    env = task.make()
+    assert env.action_space.contains(demo.actions[0])
+    observations, infos = rollout(env, demo.actions, split_seed(11)[0])
+    assert infos[-1]["success"]
+    for name, values in demo.observations.items():
+        np.testing.assert_array_equal(values, np.stack([o[name] for o in observations[:-1]]))
+        assert values.dtype == np.float32
+    assert len(demo.actions) == len(observations) - 1
+
+
+def test_unknown_task_and_negative_seed() -> None:
+    with pytest.raises(TaskError, match=r"did you mean 'two_routes'"):
+        find("two_route")
+    for task in TASKS.values():
+        with pytest.raises(TaskError, match="seed >= 0"):
+            task.demonstrate(-1)
+
+
+def test_a_missing_simulator_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gym_pusht.envs.pusht", None)
+    with pytest.raises(MissingExtraError, match=r"noise2action\[sim\]"):
+        find("pusht").make()
+
+
+def test_the_table_needs_no_simulator_and_no_torch() -> None:
+    code = (
+        "import sys; from noise2action.envs.episode import split_seed
+from noise2action.envs.tasks import find; find('pusht'); find('two_routes').make(); "
+        "print([m for m in ('torch', 'pymunk', 'gym_pusht', 'pygame', 'shapely') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

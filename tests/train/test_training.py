@@ -1,0 +1,177 @@
+import json
+import math
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from small_policies import NET, SPEC, job
+
+from noise2action.errors import ConfigError, RunLockedError, TrainingError
+from noise2action.nets import MLPConfig
+from noise2action.policies import DiffusionConfig, RegressionConfig
+from noise2action.policies.checkpoint import complete, load
+from noise2action.train.config import TrainConfig
+from noise2action.train.ema import ConstantEMA, PowerEMA, update
+from noise2action.train.folder import locked, read_metrics
+from noise2action.train.loop import fit
+
+SHORT = TrainConfig(steps=24, precision="fp32", log_every=5, save_steps=6, warmup_steps=4, ema_every=2)
+
+
+def dropout_job(train=SHORT):
+    # Dropout draws from the global generator, which a resumed run must continue too.
+    net = MLPConfig(width=32, blocks=2, told_width=16, time_dim=16, dropout=0.2)
+    return job(DiffusionConfig(spec=SPEC, net=net), train=train)
+
+
+def tensors(run):
+    found = load(run)
+    return {f"{part}.{name}": t for part, group in found.tensors.items() for name, t in group.items()}
+
+
+def assert_bit_equal(a, b):
+    ours, theirs = tensors(a), tensors(b)
+    assert ours.keys() == theirs.keys()
+    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    assert not different
+    assert load(a).step == load(b).step
+
+
+def _fit_and_wait(run: str) -> None:
+    torch.set_num_threads(1)
+
+    def tell(status):
+        Path(run, "step").write_text(str(status.step))
+
+    fit(dropout_job(), Path(run), on_status=tell)
+
+
+@pytest.mark.parametrize("after", [5, 15])
+def test_a_run_resumed_after_kill_9_is_bit_equal_to_one_that_was_not_killed(tmp_path, after):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    fit(dropout_job(), whole)
+
+    child = multiprocessing.get_context("fork").Process(target=_fit_and_wait, args=(str(killed),))
+    child.start()
+    deadline = time.monotonic() + 60
+    while child.is_alive() and time.monotonic() < deadline:
+        reported = killed / "step"
+        if reported.exists() and int(reported.read_text() or 0) >= after and complete(killed):
+            break
+        time.sleep(0.001)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+
+    fit(dropout_job(), killed, resume=True)
+    assert_bit_equal(whole, killed)
+    steps = [r["step"] for r in read_metrics(killed) if r["kind"] == "train"]
+    assert steps == sorted(set(steps))
+
+
+@pytest.mark.parametrize("stop", [1, 6, 7, 23])
+def test_a_run_interrupted_at_any_step_resumes_to_the_same_bits(tmp_path, stop, monkeypatch):
+    fit(dropout_job(), tmp_path / "whole")
+    from noise2action.train import loop  # noqa: PLC0415
+
+    original = loop._step
+
+    def step_and_interrupt(state):
+        done = original(state)
+        if state.step == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+        return done
+
+    monkeypatch.setattr(loop, "_step", step_and_interrupt)
+    assert fit(dropout_job(), tmp_path / "stopped") is False
+    monkeypatch.undo()
+    assert load(tmp_path / "stopped").step == stop
+    assert fit(dropout_job(), tmp_path / "stopped", resume=True) is True
+    assert_bit_equal(tmp_path / "whole", tmp_path / "stopped")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_lowers_the_loss_and_the_average_follows_the_weights(tmp_path, precision):
+    config = TrainConfig(steps=300, precision=precision, log_every=50, ema=PowerEMA(limit=0.98), warmup_steps=10)
+    fit(job(RegressionConfig(spec=SPEC, net=NET), train=config), tmp_path)
+    losses = [r["loss"] for r in read_metrics(tmp_path) if r["kind"] == "train"]
+    assert losses[-1] < 0.6 * losses[0]
+    found = load(tmp_path).tensors
+    apart = sum(float((found["ema"][n] - w).norm()) ** 2 for n, w in found["model"].items()) ** 0.5
+    size = sum(float(w.norm()) ** 2 for w in found["model"].values()) ** 0.5
+    assert 0 < apart < 0.1 * size
+    assert all(w.dtype == torch.float32 for w in found["model"].values())
+
+
+def test_metrics_record_buckets_validation_and_rates(tmp_path):
+    fit(job(train=SHORT), tmp_path)
+    records = read_metrics(tmp_path)
+    train = [r for r in records if r["kind"] == "train"]
+    assert [r["step"] for r in train] == [5, 10, 15, 20]
+    assert all(len(r["buckets"]) == 10 and r["samples_per_s"] > 0 for r in train)
+    # 5 batches of 16 stratified times put the mean of the buckets near the mean of the loss.
+    assert train[0]["loss"] == pytest.approx(sum(train[0]["buckets"]) / 10, rel=0.5)
+    (validation,) = [r for r in records if r["kind"] == "validation"]
+    assert validation["step"] == 24
+    assert validation["action_error_unit"] == "m/s"
+    assert validation["action_error"] > 0
+
+
+def test_the_learning_rate_warms_up_and_decays_as_a_cosine():
+    config = TrainConfig(steps=1000, warmup_steps=100, learning_rate=2.0, final_lr=0.1)
+    assert config.rate(0, 0) == pytest.approx(0.02)
+    assert config.rate(500, 0) == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))
+    assert config.rate(1000, 0) == pytest.approx(0.2)
+    clocked = TrainConfig(minutes=10, warmup_steps=0, learning_rate=1.0, final_lr=0.0)
+    assert clocked.rate(10**6, 300) == pytest.approx(0.5)
+    assert clocked.progress(10**6, 600) == 1.0
+
+
+def test_averages_decay_as_their_formulas_say():
+    assert ConstantEMA(0.9).decay(1000) == 0.9
+    assert PowerEMA(power=0.75, limit=0.9999).decay(15) == pytest.approx(1 - 16**-0.75)
+    assert PowerEMA(limit=0.5).decay(10**6) == 0.5
+    average, weight = [torch.tensor([1.0, 2.0])], [torch.tensor([3.0, 6.0])]
+    update(average, weight, decay=0.75)
+    torch.testing.assert_close(average[0], torch.tensor([1.5, 3.0]))
+
+
+def test_a_run_folder_is_held_by_one_process(tmp_path):
+    with locked(tmp_path), pytest.raises(RunLockedError, match=rf'"pid": {os.getpid()}') as error, locked(tmp_path):
+        pass
+    assert error.value.exit_code == 4
+    with locked(tmp_path):
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_folder_with_checkpoints_is_not_trained_over(tmp_path):
+    fit(job(train=SHORT), tmp_path)
+    with pytest.raises(ConfigError, match="--resume"):
+        fit(job(train=SHORT), tmp_path)
+
+
+def test_a_resumed_run_must_be_the_same_run(tmp_path):
+    fit(job(train=SHORT), tmp_path)
+    with pytest.raises(ConfigError, match="configuration of the run"):
+        fit(job(RegressionConfig(spec=SPEC, net=NET), train=SHORT), tmp_path, resume=True)
+    with pytest.raises(ConfigError, match="configuration of the run"):
+        fit(job(train=SHORT, seed=1), tmp_path, resume=True)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_a_remedy(tmp_path):
+    config = TrainConfig(steps=200, precision="fp32", learning_rate=1e30, warmup_steps=0, grad_clip=1e30)
+    with pytest.raises(TrainingError, match=r"lower --train\.learning-rate"):
+        fit(job(train=config), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"steps": 0}, {"minutes": -1.0}, {"betas": (0.9, 1.0)}, {"threads": -1}, {"learning_rate": math.nan}]
+)
+def test_budgets_out_of_range_are_refused(bad):
+    with pytest.raises(ConfigError, match="expected"):
+        TrainConfig(**bad)
