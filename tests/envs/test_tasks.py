@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+
 from noise2action.envs.episode import split_seed
 from noise2action.envs.tasks import TASKS, Task, find
 from noise2action.errors import MissingExtraError, TaskError
@@ -39,7 +40,7 @@ def test_gymnasium_accepts_the_environment(task: Task) -> None:
     with warnings.catch_warnings():
         # Positions have no stated range, on purpose: a block can be squeezed past a wall.
         warnings.filterwarnings("ignore", message=".*Box observation space .* value is.*infinity")
-        warnings.filterwarnings("ignore", message=".*alternative render modes")
+        warnings.filterwarnings("ignore", message=".*(alternative render modes|symmetric and normalized)")
         check_env(task.make(), skip_render_check=False)
 
 
@@ -143,8 +144,7 @@ def test_a_missing_simulator_names_the_extra(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_table_needs_no_simulator_and_no_torch() -> None:
     code = (
-        "import sys; from noise2action.envs.episode import split_seed
-from noise2action.envs.tasks import find; find('pusht'); find('two_routes').make(); "
+        "import sys; from noise2action.envs.tasks import find; find('pusht'); find('two_routes').make(); "
         "print([m for m in ('torch', 'pymunk', 'gym_pusht', 'pygame', 'shapely') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

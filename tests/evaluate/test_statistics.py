@@ -51,10 +51,21 @@ def test_bootstrap_repeats_and_has_an_answer_for_every_small_sample():
         assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
 
 
-def test_a_constant_sample_has_no_width_and_one_value_says_nothing():
-    assert (bootstrap_mean([0.7] * 9, 0).low, bootstrap_mean([0.7] * 9, 0).high) == pytest.approx((0.7, 0.7))
-    assert (bootstrap_mean([0.7], 0, bounds=(0.0, 1.0)).low, bootstrap_mean([0.7], 0, bounds=(0.0, 1.0)).high) == (0, 1)
-    assert bootstrap_mean([0.7], 0).low == -math.inf
+def test_a_constant_sample_of_bounded_values_has_the_exact_binomial_interval():
+    # all failures: what Clopper and Pearson give for 0 of n
+    for n in (1, 5, 40):
+        exact = stats.binomtest(0, n).proportion_ci(0.95, method="exact")
+        estimate = bootstrap_mean([0.0] * n, 0, bounds=(0.0, 1.0))
+        assert (estimate.low, estimate.high) == pytest.approx((exact.low, exact.high))
+    middle = bootstrap_mean([0.7] * 9, 0, bounds=(0.0, 1.0))
+    share = 1 - 0.025 ** (1 / 9)
+    assert (middle.low, middle.high) == pytest.approx((0.7 * (1 - share), 0.7 + 0.3 * share))
+
+
+def test_a_constant_sample_without_bounds_has_no_width_and_one_value_says_nothing():
+    many, one = bootstrap_mean([0.7] * 9, 0), bootstrap_mean([0.7], 0)
+    assert (many.low, many.high) == pytest.approx((0.7, 0.7))
+    assert (one.low, one.high) == (-math.inf, math.inf)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])

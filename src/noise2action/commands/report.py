@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import tyro
 from rich.console import Console
 
@@ -14,13 +13,13 @@ from ..config import encode
 from ..envs import two_routes
 from ..envs.tasks import find
 from ..errors import DataError
-from ..evaluate.figures import Panel, Scene, Trajectory, denoising_chunks, integrate, plane_trajectories
-from ..evaluate.report import Drawing, Report, Video, write_report
+from ..evaluate.figures import Panel, denoising_chunks, plane_trajectories
+from ..evaluate.report import Drawing, Report, Video, seed_ranges, write_report
 from ..evaluate.result import Evaluation
 from ..evaluate.rollouts import rollout
+from ..evaluate.scenes import denoise_chunks, trajectories, two_routes_scene
 from ..policies import DiffusionPolicy
 from ..recipes.experiment import Experiment
-from ..seeds import generator
 from ..train.folder import read_metrics
 from .runs import console, open_policy, read_experiment, run_folder
 
@@ -85,22 +84,6 @@ def _videos(run: Path, most: int = 4) -> list[Video]:
     return [Video(p.read_bytes(), caption) for p, caption in zip(paths, captions, strict=True)]
 
 
-def _scene() -> Scene:
-    (left, bottom), (right, top) = two_routes.WALLS.tolist()
-    post_x, post_y = two_routes.POST.tolist()
-    goal_x, goal_y = two_routes.GOAL.tolist()
-    start_x, start_y = two_routes.START.tolist()
-    return Scene(
-        low=(left, bottom),
-        high=(right, top),
-        unit="m",
-        # The puck's centre must stay this far from the post's.
-        obstacles=((post_x, post_y, two_routes.POST_RADIUS + two_routes.PUCK),),
-        goal=(goal_x, goal_y, two_routes.GOAL_RADIUS),
-        start=(start_x, start_y),
-    )
-
-
 def _drawings(runs: Sequence[Path], evaluations: Sequence[Evaluation]) -> list[Drawing]:
     """Return the picture of rollouts of every run side by side, and of chunks as they are denoised."""
     seeds = evaluations[0].seeds[:DRAWN] if evaluations else list(range(DRAWN))
@@ -108,39 +91,24 @@ def _drawings(runs: Sequence[Path], evaluations: Sequence[Evaluation]) -> list[D
     drawings: list[Drawing] = []
     for run in runs:
         policy, checkpoint = open_policy(run)
-        task = find(checkpoint.deployed.task)
-        results = rollout(task, policy, seeds)
-        tracks = [
-            Trajectory(r.trace.observations["position"], r.route, r.success) for r in results if r.trace is not None
-        ]
-        panels.append(Panel(run.name, tracks))
+        results = rollout(find(checkpoint.deployed.task), policy, seeds)
+        panels.append(Panel(run.name, trajectories(results)))
         if isinstance(policy, DiffusionPolicy):
-            drawings.append(_denoising(policy, results[0].seed, run.name))
-    span = f"seeds {seeds[0]} to {seeds[-1]}"
+            drawings.append(_denoising(policy, seeds[0], run.name))
     caption = (
-        f"{len(seeds)} rollouts a policy on the same layouts ({span}). The grey disc is where the puck's centre would "
-        "touch the post. A policy that averages the demonstrations is driven into it; one that models their "
-        "distribution commits to a side."
+        f"{len(seeds)} rollouts a policy on the same layouts (seeds {seed_ranges(seeds)}). A policy that averages the "
+        "demonstrations is driven into the post; one that models their distribution commits to a side."
     )
-    return [Drawing("Rollouts", plane_trajectories(_scene(), panels), caption), *drawings]
+    return [Drawing("Rollouts", plane_trajectories(two_routes_scene(), panels), caption), *drawings]
 
 
 def _denoising(policy: DiffusionPolicy, seed: int, name: str) -> Drawing:
     """Return the picture of chunks sampled for one observation, at several noise levels."""
-    env = two_routes.TwoRoutes()
-    observation, _ = env.reset(seed=seed)
-    history = {
-        key: torch.from_numpy(np.repeat(value[None, None], policy.spec.obs_steps, axis=1)).expand(CHUNKS, -1, -1)
-        for key, value in observation.items()
-    }
-    states: list[tuple[float, torch.Tensor]] = []
-
-    policy.plan(history, generator=generator(0, "denoising picture"), on_step=lambda s: states.append((s.s, s.x)))
-    shown = [states[k] for k in sorted({round(k) for k in np.linspace(0, len(states) - 1, 4)})]
-    actions = np.stack([policy.backbone.robot_actions(x).numpy() for _, x in shown])
-    paths = integrate(actions, observation["position"], two_routes.CONTROL_HZ)
+    observation, _ = two_routes.TwoRoutes().reset(seed=seed)
+    made = denoise_chunks(policy, observation, chunks=CHUNKS)
+    paths = made.paths(observation["position"].astype(np.float64), two_routes.CONTROL_HZ)
     caption = (
-        f"{CHUNKS} action chunks of {name} for the first observation of seed {seed}, as sampling denoises them "
-        "(t = 1 is noise, t = 0 the plan), drawn as the way that the commanded velocities lead."
+        f"{CHUNKS} action chunks of {name} for the first observation of seed {seed}, from noise (t = 1) to the plan "
+        "(t = 0), drawn as the way that the commanded velocities lead; the puck, which has inertia, follows with a lag."
     )
-    return Drawing("Chunks being denoised", denoising_chunks(_scene(), [t for t, _ in shown], paths), caption)
+    return Drawing("Chunks being denoised", denoising_chunks(two_routes_scene(), made.levels, paths), caption)

@@ -69,10 +69,10 @@ def simulator(size: int) -> Simulator:
         from gym_pusht.envs.pusht import PushTEnv  # noqa: PLC0415 - an optional extra
     except ModuleNotFoundError as error:
         raise MissingExtraError("gym-pusht", "sim") from error
-    sim = PushTEnv(obs_type="state", visualization_width=size, visualization_height=size)
+    sim = cast(Simulator, PushTEnv(obs_type="state", visualization_width=size, visualization_height=size))
     sim.reset(options={"reset_to_state": APART})
     quiet(sim)
-    return cast(Simulator, sim)
+    return sim
 
 
 def quiet(sim: Simulator) -> None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..storage import atomic_write
 from . import figures, page
 from .figures import Figure, Record
-from .result import Comparison, Evaluation, compare, write_atomically
+from .result import Comparison, Evaluation, compare
 from .statistics import wilson
 from .tables import PAIRED, compact, decimal, jerk_unit, paired_cells, percent
 
@@ -54,7 +55,7 @@ class Report:
 
 def write_report(path: Path, report: Report) -> None:
     """Write the report to `path` as one self-contained HTML file. Raises `StorageError`."""
-    write_atomically(path, render(report).encode())
+    atomic_write(path, render(report).encode())
 
 
 def render(report: Report) -> str:
@@ -188,7 +189,9 @@ def _smoothness(evaluations: Sequence[Evaluation]) -> str:
         f"within chunks ({unit})",
         "Ratio",
     )
-    caption = f"Means over episodes, 95 % bootstrap intervals; {_sample(evaluations)}. Ratio 1: chunks join as smoothly"
+    caption = (
+        f"Means over episodes, 95 % bootstrap intervals; {_sample(evaluations)}. Ratio 1: no jump where chunks join"
+    )
     return page.table(columns, rows, caption=caption)
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -14,7 +13,8 @@ from typing import Any, TypeVar
 import torch
 
 from ..config import decode
-from ..errors import ConfigError, DataError, StorageError, did_you_mean
+from ..errors import ConfigError, DataError, did_you_mean
+from ..storage import atomic_write
 from .latency import Latency, Percentiles
 from .modes import Modes, mode_statistics
 from .rollouts import EpisodeResult
@@ -169,7 +169,7 @@ class Evaluation:
 
     def write(self, path: Path) -> None:
         """Write the JSON document to `path`, as a whole or not at all. Raises `StorageError`."""
-        write_atomically(path, self.to_json().encode())
+        atomic_write(path, self.to_json().encode())
 
 
 @dataclass(frozen=True)
@@ -195,27 +195,6 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
         success=paired_success([r.success for r in a.results], [r.success for r in b.results]),
         score=paired_score([r.score for r in a.results], [r.score for r in b.results], 0),
     )
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to `path` through a temporary file beside it: readers see the old file or the new one.
-
-    Raises `StorageError` where the disk refuses.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(f"expected to write {path}, got: {error.strerror}: free space or choose another") from error
 
 
 def _evaluation(document: Mapping[str, Any]) -> Evaluation:

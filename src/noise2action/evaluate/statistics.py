@@ -55,8 +55,9 @@ def bootstrap_mean(
 ) -> Estimate:
     """Return the mean with its bias-corrected and accelerated (BCa) bootstrap interval.
 
-    A single value says nothing about the spread, so its interval is `bounds`, the range that values can take.
-    Resampling a constant sample gives that constant back: its interval has no width.
+    Resampling a constant sample gives that constant back, which would claim certainty. Where `bounds`, the range that
+    values can take, is finite, its interval holds every mean that n equal values do not contradict: other values, of a
+    share p with (1 - p)^n = 2.5 %, at the ends of the range. Without bounds it has no width; one value says nothing.
 
     **Source:** Efron, 1987. Raises `ValueError` for no values or values that are not finite.
     """
@@ -64,10 +65,8 @@ def bootstrap_mean(
     if sample.ndim != 1 or not len(sample) or not np.isfinite(sample).all():
         raise ValueError(f"expected a list of at least one finite number, got {values!r}: leave out missing values")
     mean = float(sample.mean())
-    if len(sample) == 1:
-        return Estimate(mean, *bounds, 1)
     if np.ptp(sample) == 0:
-        return Estimate(mean, mean, mean, len(sample))
+        return _constant(mean, len(sample), bounds)
     found = stats.bootstrap(
         (sample,),
         np.mean,
@@ -116,6 +115,12 @@ def _paired(a: Sequence[bool] | Sequence[float], b: Sequence[bool] | Sequence[fl
     if len(a) != len(b) or not len(a):
         raise ValueError(f"expected two equally long lists of episodes, got {len(a)} and {len(b)}")
     return np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+
+
+def _constant(value: float, n: int, bounds: tuple[float, float]) -> Estimate:
+    unseen = 1 - ((1 - CONFIDENCE) / 2) ** (1 / n)
+    low, high = (value + unseen * (end - value) if math.isfinite(end) or n == 1 else value for end in bounds)
+    return Estimate(value, low, high, n)
 
 
 def _correlation(both: int, only_a: int, only_b: int, neither: int) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ..errors import MissingExtraError
+from ..storage import atomic_write
 
 SMALLEST = 256
 """Frames whose shorter side is below this are enlarged by a whole factor: browsers blur tiny videos."""
@@ -48,7 +49,7 @@ def encode_mp4(frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: float) -> byte
 
 def write_mp4(path: Path, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: float) -> None:
     """Write `encode_mp4(frames, fps)` to `path`."""
-    path.write_bytes(encode_mp4(frames, fps))
+    atomic_write(path, encode_mp4(frames, fps))
 
 
 def _enlarged(frame: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:

@@ -31,8 +31,8 @@ def pusht_state() -> Experiment:
         task="pusht",
         policy=DiffusionConfig(
             spec=PolicySpec(obs_steps=2, horizon=16, stride=8, control_hz=10.0),
-            net=MLPConfig(width=512, blocks=4, expansion=2, told_width=256),
+            net=MLPConfig(width=512, blocks=3, expansion=2, told_width=256),
         ),
         data=DataConfig(columns=COLUMNS, mirror=MIRROR),
-        train=TrainConfig(minutes=15),
+        train=TrainConfig(minutes=15.0),
     )

@@ -3,7 +3,7 @@
 from ..nets import MLPConfig
 from ..policies import DiffusionConfig, PolicySpec
 from ..train.config import TrainConfig
-from .experiment import DataConfig, Experiment
+from .experiment import DataConfig, EvaluateConfig, Experiment
 
 
 def two_routes() -> Experiment:
@@ -17,4 +17,5 @@ def two_routes() -> Experiment:
         data=DataConfig(demonstrations=200),
         # One thread: at this size threads wait for each other longer than they compute.
         train=TrainConfig(steps=4_000, threads=1, validate_minutes=0.25),
+        evaluate=EvaluateConfig(workers=1),
     )
