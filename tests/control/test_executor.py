@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from small_policies import SCHEMA
 
 from noise2action.control.executor import Executor
 from noise2action.errors import SchemaError, ShapeError
 from noise2action.policies import PolicySpec
+from small_policies import SCHEMA
 
 
 class Recorder:

@@ -2,9 +2,11 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from noise2action.data import formats
-from noise2action.data.augment import Mirror, mirrored
+from noise2action.data.augment import Mirror, Retarget, mirrored, retargeted
 from noise2action.data.episodes import Episodes
 from noise2action.errors import ConfigError, DataError
 
@@ -87,3 +89,59 @@ def test_pusht_demonstrations_stay_in_the_plane(real_data):
     assert both.arrays["action"].max() <= 512
     with pytest.raises(DataError, match="keypoint"):
         mirrored(formats.read(folder / "pusht_cchi_v7_lowdim.npz"), PUSHT)
+
+
+class TestRetarget:
+    """Every episode ends with the object at the goal, moved rigidly."""
+
+    RETARGET = Retarget(position="p", angle="a", goal=(5.0, -3.0, 1.2), points=("p", "agent", "action"), ahead=0.5)
+
+    def episodes(self, seed: int = 0, count: int = 5) -> Episodes:
+        rng = np.random.default_rng(seed)
+        return Episodes.concatenate(
+            {
+                "p": rng.normal(size=(n, 2)),
+                "a": rng.uniform(0, 2 * np.pi, (n, 1)),
+                "agent": rng.normal(size=(n, 2)),
+                "action": rng.normal(size=(n, 2)),
+                "other": rng.normal(size=(n, 3)),
+            }
+            for n in rng.integers(1, 9, count)
+        )
+
+    @given(st.integers(0, 10_000))
+    def test_the_extrapolated_pose_is_the_goal(self, seed: int) -> None:
+        moved = retargeted(self.episodes(seed), self.RETARGET)
+        for i in range(len(moved)):
+            p, a = moved.slice(i)["p"], moved.slice(i)["a"][:, 0]
+            step = (a[-1] - a[-2:][0] + np.pi) % (2 * np.pi) - np.pi
+            np.testing.assert_allclose(p[-1] + 0.5 * (p[-1] - p[-2:][0]), (5.0, -3.0), atol=1e-9)
+            np.testing.assert_allclose(np.cos(a[-1] + 0.5 * step - 1.2), 1.0, atol=1e-9)
+            assert (0 <= a).all()
+            assert (a <= 2 * np.pi).all()
+
+    def test_distances_and_relative_headings_within_an_episode_are_kept(self) -> None:
+        before, after = self.episodes(), retargeted(self.episodes(), self.RETARGET)
+        for i in range(len(before)):
+            old, new = before.slice(i), after.slice(i)
+            for one, two in (("p", "agent"), ("agent", "action"), ("p", "action")):
+                apart = [np.linalg.norm(x[one][:, None] - x[two][None], axis=-1) for x in (old, new)]
+                np.testing.assert_allclose(*apart, atol=1e-9)
+            # The agent as the object sees it: the same before and after.
+            seen = []
+            for x in (old, new):
+                c, s = np.cos(x["a"][:, 0]), np.sin(x["a"][:, 0])
+                d = x["agent"] - x["p"]
+                seen.append(np.stack([c * d[:, 0] + s * d[:, 1], -s * d[:, 0] + c * d[:, 1]], 1))
+            np.testing.assert_allclose(*seen, atol=1e-9)
+            np.testing.assert_array_equal(old["other"], new["other"])
+
+    def test_retargeting_twice_changes_nothing_more(self) -> None:
+        once = retargeted(self.episodes(), self.RETARGET)
+        twice = retargeted(once, self.RETARGET)
+        for name in ("p", "agent", "action"):
+            np.testing.assert_allclose(once.arrays[name], twice.arrays[name], atol=1e-9)
+
+    def test_a_missing_feature_is_told(self) -> None:
+        with pytest.raises(DataError, match="expected 'agent' with 2 elements"):
+            retargeted(self.episodes().keep(["p", "a", "action"]), self.RETARGET)

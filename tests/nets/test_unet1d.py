@@ -42,7 +42,9 @@ def written_out(w, config, x, t, condition):
         return out + h
 
     half = config.time_dim // 2
-    phase = (t[:, None] * config.time_scale) * torch.exp(-torch.log(torch.tensor(1e4)) * torch.arange(half) / (half - 1))
+    phase = (t[:, None] * config.time_scale) * torch.exp(
+        -torch.log(torch.tensor(1e4)) * torch.arange(half) / (half - 1)
+    )
     step = torch.cat([phase.sin(), phase.cos()], 1).double()
     step = mish(linear(step, w["diffusion_step_encoder.1.weight"], w["diffusion_step_encoder.1.bias"]))
     step = linear(step, w["diffusion_step_encoder.3.weight"], w["diffusion_step_encoder.3.bias"])

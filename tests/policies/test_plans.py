@@ -2,7 +2,6 @@ from typing import get_args
 
 import pytest
 import torch
-from small_policies import NET, SCHEMA, SPEC, build, history, job
 
 from noise2action.data.windows import Batch
 from noise2action.diffusion.objective import Diffusion
@@ -13,6 +12,7 @@ from noise2action.errors import ConfigError, PathError, SchemaError, ShapeError
 from noise2action.nets import UNet1dConfig
 from noise2action.policies import AnyPolicyConfig, DiffusionConfig, PolicySpec, RegressionConfig, Sampling
 from noise2action.timing import Stopwatch
+from small_policies import NET, SCHEMA, SPEC, build, history, job
 
 CONFIGS = [
     DiffusionConfig(spec=SPEC, net=NET),

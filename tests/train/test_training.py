@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_policies import NET, SPEC, job
 
 from noise2action.errors import ConfigError, RunLockedError, TrainingError
 from noise2action.nets import MLPConfig
@@ -18,6 +17,7 @@ from noise2action.train.config import TrainConfig
 from noise2action.train.ema import ConstantEMA, PowerEMA, update
 from noise2action.train.folder import locked, read_metrics
 from noise2action.train.loop import fit
+from small_policies import NET, SPEC, job
 
 SHORT = TrainConfig(steps=24, precision="fp32", log_every=5, save_steps=6, warmup_steps=4, ema_every=2)
 

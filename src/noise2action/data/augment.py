@@ -1,4 +1,4 @@
-"""Augmentation: noise on observations while training, and reflected copies of whole episodes before it."""
+"""Augmentation: noise on observations while training; whole episodes moved to the goal or reflected before it."""
 
 import math
 import re
@@ -100,6 +100,63 @@ def mirrored(episodes: Episodes, mirror: Mirror) -> Episodes:
             )
     both = {key: np.concatenate([episodes.arrays[key], array]) for key, array in reflected.items()}
     return Episodes(both, np.concatenate([episodes.ends, episodes.ends + episodes.total]))
+
+
+@dataclass(frozen=True)
+class Retarget:
+    """The pose in the plane that every demonstration was meant to bring an object to, and what moves with it.
+
+    Demonstrators stop when they are near enough. Where the dynamics do not care for place and heading, each whole
+    episode, moved rigidly so that its object ends at the goal itself, is as good a demonstration of a more exact goal.
+    """
+
+    position: str
+    """Feature with the object's position (x, y)."""
+    angle: str
+    """Feature with the object's angle, rad."""
+    goal: tuple[float, float, float]
+    """Pose (x, y, angle) that the object should end at."""
+    points: tuple[str, ...]
+    """Features (x, y) that move rigidly with the episode; the object's position and the action among them."""
+    ahead: float = 1.0
+    """Steps from the last recorded pose to the end, extrapolated: the last action still moves the object."""
+
+    def __post_init__(self) -> None:
+        """Reject a horizon that reaches far beyond the data."""
+        if not 0 <= self.ahead <= 5:
+            raise ConfigError(f"expected 0 <= ahead <= 5 steps, got {self.ahead}")
+
+
+def retargeted(episodes: Episodes, retarget: Retarget) -> Episodes:
+    """Return the episodes, each moved rigidly so that its object ends at the goal; other features are unchanged.
+
+    In the features' own units, so before the normaliser is fitted. Raises `DataError` for a feature that is missing or
+    not of its kind.
+    """
+    for name, size in {**dict.fromkeys((*retarget.points, retarget.position), 2), retarget.angle: 1}.items():
+        if name not in episodes.arrays or episodes.arrays[name].shape[1:] != (size,):
+            have = {key: array.shape[1:] for key, array in episodes.arrays.items()}
+            raise DataError(f"retarget: expected {name!r} with {size} elements a step, got {have}")
+    moved = {name: np.array(episodes.arrays[name], np.float64) for name in {*retarget.points, retarget.angle}}
+    *goal, heading = retarget.goal
+    for i in range(len(episodes)):
+        start, end = episodes.bounds(i)
+        last, before = end - 1, max(end - 2, start)
+        position, angle = (np.asarray(episodes.arrays[n], np.float64) for n in (retarget.position, retarget.angle))
+        final = position[last] + retarget.ahead * (position[last] - position[before])
+        final_angle = angle[last, 0] + retarget.ahead * _wrapped(angle[last, 0] - angle[before, 0])
+        turn = _wrapped(heading - final_angle)
+        rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+        for name in retarget.points:
+            moved[name][start:end] = (moved[name][start:end] - final) @ rotation.T + np.array(goal)
+        moved[retarget.angle][start:end] = np.mod(moved[retarget.angle][start:end] + turn, 2 * math.pi)
+    cast = {name: array.astype(episodes.arrays[name].dtype) for name, array in moved.items()}
+    return Episodes({**episodes.arrays, **cast}, episodes.ends)
+
+
+def _wrapped(angle: float) -> float:
+    """Return the angle in [-pi, pi)."""
+    return (angle + math.pi) % (2 * math.pi) - math.pi
 
 
 def _width(array: Array) -> int:

@@ -31,6 +31,10 @@ class Path(ABC):
     def sigma(self, t: Tensor) -> Tensor:
         """Return the noise scale at `t`, elementwise; sigma(0) = 0."""
 
+    def variance(self, t: Tensor) -> Tensor:
+        """Return sigma(t)^2."""
+        return self.sigma(t) ** 2
+
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return d alpha/dt and d sigma/dt (the latter is infinite at t = 0 where sigma ~ sqrt(t))."""
         t = t.contiguous()  # forward-mode differentiation rejects an expanded tensor
@@ -62,10 +66,10 @@ class Path(ABC):
         return self.rates(t)[0] / self.alpha(t)
 
     def diffusion_squared(self, t: Tensor) -> Tensor:
-        """Return g(t)^2 = d sigma^2/dt - 2 f sigma^2 of the SDE `dx = f x dt + g dw`."""
-        alpha_rate, sigma_rate = self.rates(t)
-        alpha, sigma = self.alpha(t), self.sigma(t)
-        return 2 * sigma * (sigma_rate - alpha_rate / alpha * sigma)
+        """Return g(t)^2 = d sigma^2/dt - 2 f sigma^2 of the SDE `dx = f x dt + g dw`; finite at t = 0."""
+        t = t.contiguous()
+        variance_rate = torch.func.jvp(self.variance, (t,), (torch.ones_like(t),))[1]
+        return variance_rate - 2 * self.drift(t) * self.variance(t)
 
     def snap(self, t: Tensor) -> Tensor:
         """Return the nearest times at which this path is defined and noisy (discrete paths round up)."""
@@ -134,9 +138,17 @@ class LinearVP(Path):
         """Return exp(log_alpha(t))."""
         return self.log_alpha(t).exp()
 
+    def lost_power(self, t: Tensor) -> Tensor:
+        """Return 1 - alpha^2, without cancellation near t = 0."""
+        return -torch.expm1(2 * self.log_alpha(t))
+
     def sigma(self, t: Tensor) -> Tensor:
-        """Return sqrt(1 - alpha^2), without cancellation near t = 0."""
-        return (-torch.expm1(2 * self.log_alpha(t))).sqrt()
+        """Return sqrt(1 - alpha^2)."""
+        return self.lost_power(t).sqrt()
+
+    def variance(self, t: Tensor) -> Tensor:
+        """Return 1 - alpha^2."""
+        return self.lost_power(t)
 
 
 @dataclass(frozen=True)
@@ -147,8 +159,12 @@ class SubVP(LinearVP):
     """
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Return 1 - alpha^2, without cancellation near t = 0."""
-        return -torch.expm1(2 * self.log_alpha(t))
+        """Return 1 - alpha^2."""
+        return self.lost_power(t)
+
+    def variance(self, t: Tensor) -> Tensor:
+        """Return (1 - alpha^2)^2."""
+        return self.sigma(t) ** 2
 
 
 @dataclass(frozen=True)
@@ -176,8 +192,12 @@ class VE(Path):
 
     def sigma(self, t: Tensor) -> Tensor:
         """Return the noise scale, without cancellation near t = 0."""
+        return self.variance(t).sqrt()
+
+    def variance(self, t: Tensor) -> Tensor:
+        """Return sigma(t)^2, differentiable at t = 0 too."""
         growth = 2 * math.log(self.sigma_max / self.sigma_min)
-        return self.sigma_max * (torch.expm1(growth * t) / math.expm1(growth)).sqrt()
+        return self.sigma_max**2 * torch.expm1(growth * t) / math.expm1(growth)
 
 
 def linear_betas(steps: int, *, beta_min: float = 1e-4, beta_max: float = 0.02) -> tuple[float, ...]:
@@ -307,7 +327,7 @@ def check_terminal_snr(path: Path, *, limit: float = 1e-3, strict: bool = False)
         return
     message = (
         f"expected a terminal SNR of at most {limit:g}, got {snr:.3g} on {type(path).__name__}: sampling would "
-        "start from noise that the network never saw; rescale the betas to the number of steps, or use Cosine"
+        "start from noise that the network never saw; use Cosine, or a schedule that adds more noise"
     )
     if strict:
         raise PathError(message)

@@ -337,7 +337,8 @@ class Heun(Sampler):
         """Return (nfe + 1) / 2: two evaluations a step, one in the last; `PathError` for an even `nfe`."""
         if nfe % 2 == 0:
             raise PathError(
-                f"expected an odd number of network evaluations for Heun (2 N - 1), got {nfe}: ask for {nfe - 1}"
+                f"expected an odd number of network evaluations for Heun (2 N - 1), got {nfe}: "
+                f"ask for {max(nfe - 1, 1)}"
             )
         return (nfe + 1) // 2
 

@@ -91,20 +91,18 @@ def paired_cells(comparison: Comparison) -> tuple[str, ...]:
 
 
 def table(evaluations: Sequence[Evaluation]) -> Table:
-    """Return a table with one row an evaluation; brackets are 95 % intervals."""
-    return _table("Rollouts, 95 % intervals in brackets", COLUMNS, [cells(e) for e in evaluations], texts=3)
+    """Return a table with one column an evaluation, which fits a narrow terminal; brackets are 95 % intervals."""
+    return _table("Rollouts, 95 % intervals in brackets", COLUMNS, [cells(e) for e in evaluations])
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
-    """Return a table with one row a paired comparison."""
-    return _table("Paired by seed, 95 % intervals in brackets", PAIRED, [paired_cells(c) for c in comparisons], texts=2)
+    """Return a table with one column a paired comparison."""
+    return _table("Paired by seed, 95 % intervals in brackets", PAIRED, [paired_cells(c) for c in comparisons])
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int) -> Table:
-    built = Table(title=title, title_justify="left")
-    kept = [k for k in range(len(columns)) if any(row[k] != "-" for row in rows)]
-    for k in kept:
-        built.add_column(columns[k], justify="left" if k < texts else "right")
-    for row in rows:
-        built.add_row(*(escape(row[k]) for k in kept))
+def _table(title: str, names: Sequence[str], columns: Sequence[Sequence[str]]) -> Table:
+    built = Table(title=title, title_justify="left", show_header=False)
+    for name, *values in zip(names, *columns, strict=True):
+        if any(value != "-" for value in values):
+            built.add_row(name, *map(escape, values))
     return built

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..data.augment import Mirror, ObservationNoise
+from ..data.augment import Mirror, ObservationNoise, Retarget
 from ..data.normalize import NormalizerKind
 from ..errors import ConfigError
 from ..policies import AnyPolicyConfig, DiffusionConfig
@@ -39,6 +39,8 @@ class DataConfig:
     """Normaliser of vector observations (angles become cosine and sine)."""
     actions: NormalizerKind = "limits"
     """Normaliser of actions."""
+    retarget: Retarget | None = None
+    """Pose that demonstrations were meant to reach; training episodes are moved rigidly to end there."""
     mirror: Mirror | None = None
     """Reflection under which the task is unchanged; doubles the training episodes."""
     noise: ObservationNoise | None = None

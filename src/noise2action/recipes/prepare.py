@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data.augment import mirrored
+from ..data.augment import mirrored, retargeted
 from ..data.doctor import check_finite
 from ..data.episodes import ACTION, Episodes
 from ..data.formats import describe, locate, read
@@ -117,6 +117,8 @@ def job(experiment: Experiment, *, on_progress: Progress | None = None) -> tuple
         made = demonstrate(task, config.demonstrations, seed=experiment.seed, on_progress=on_progress)
         episodes, routes = made.episodes, made.routes
     training, held_out = split(episodes, held_out=config.held_out, seed=experiment.seed)
+    if config.retarget is not None:
+        training = retargeted(training, config.retarget)
     if config.mirror is not None:
         training = mirrored(training, config.mirror)
     kinds: dict[str, NormalizerKind] = {

@@ -2,7 +2,7 @@
 
 import math
 
-from ..data.augment import Mirror
+from ..data.augment import Mirror, Retarget
 from ..nets import MLPConfig
 from ..policies import DiffusionConfig, PolicySpec
 from ..train.config import TrainConfig
@@ -25,6 +25,16 @@ MIRROR = Mirror(
 """The table, the T and its mark are symmetric about the line x + y = 512."""
 
 
+RETARGET = Retarget(
+    position="block_position",
+    angle="block_angle",
+    goal=(256.0, 256.0, math.pi / 4),
+    points=("agent_position", "block_position", "action"),
+)
+"""People stopped at 0.90 coverage on average, where success begins at 0.95. Away from the walls pushing does not depend on
+place or heading, so each demonstration is moved to end on the mark itself."""
+
+
 def pusht_state() -> Experiment:
     """Return a diffusion policy of 5 M parameters over 16-step chunks; 15 minutes of training on 2 cores."""
     return Experiment(
@@ -33,6 +43,6 @@ def pusht_state() -> Experiment:
             spec=PolicySpec(obs_steps=2, horizon=16, stride=8, control_hz=10.0),
             net=MLPConfig(width=512, blocks=3, expansion=2, told_width=256),
         ),
-        data=DataConfig(columns=COLUMNS, mirror=MIRROR),
+        data=DataConfig(columns=COLUMNS, retarget=RETARGET, mirror=MIRROR),
         train=TrainConfig(minutes=15.0),
     )
