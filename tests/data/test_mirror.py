@@ -117,7 +117,7 @@ class TestRetarget:
             step = (a[-1] - a[-2:][0] + np.pi) % (2 * np.pi) - np.pi
             np.testing.assert_allclose(p[-1] + 0.5 * (p[-1] - p[-2:][0]), (5.0, -3.0), atol=1e-9)
             np.testing.assert_allclose(np.cos(a[-1] + 0.5 * step - 1.2), 1.0, atol=1e-9)
-            assert (0 <= a).all()
+            assert (a >= 0).all()
             assert (a <= 2 * np.pi).all()
 
     def test_distances_and_relative_headings_within_an_episode_are_kept(self) -> None:

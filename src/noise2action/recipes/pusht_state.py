@@ -31,8 +31,8 @@ RETARGET = Retarget(
     goal=(256.0, 256.0, math.pi / 4),
     points=("agent_position", "block_position", "action"),
 )
-"""People stopped at 0.90 coverage on average, where success begins at 0.95. Away from the walls pushing does not depend on
-place or heading, so each demonstration is moved to end on the mark itself."""
+"""People stopped at 0.90 coverage on average, where success begins at 0.95. Away from the walls pushing does not depend
+on place or heading, so each demonstration is moved to end on the mark itself."""
 
 
 def pusht_state() -> Experiment:
