@@ -91,7 +91,7 @@ def _parse(cls: type, name: str, verb: Verb, arguments: list[str]) -> tuple[Any,
     except SystemExit as stop:
         if not stop.code:
             if verb.overrides:
-                _help_on_overrides()
+                _help_on_overrides(arguments)
             raise
         text = re.sub(r"[─│╭╮╰╯━┃]+", " ", shown.getvalue())
         message = " ".join(line for line in text.split("\n") if line.strip() and "--help" not in line)
@@ -102,22 +102,25 @@ class _UsageError(Noise2ActionError):
     """Options that tyro refused."""
 
 
-def _help_on_overrides() -> None:
-    """Print the fields of a recipe, generated from the dataclasses, and the names that unions accept."""
+def _help_on_overrides(arguments: list[str]) -> None:
+    """Print the fields of the recipe, generated from the dataclasses, and the names that unions accept."""
     import tyro  # noqa: PLC0415
 
     from .commands.overrides import choices  # noqa: PLC0415
+    from .recipes import RECIPES  # noqa: PLC0415
     from .recipes.experiment import Experiment  # noqa: PLC0415
 
     print("\noptions that take a name, and then have fields of their own:")  # noqa: T201
     for path, names in choices(Experiment).items():
         print(f"  --{path} {{{', '.join(names)}}}")  # noqa: T201
+    recipe = next((word for word in arguments if word in RECIPES), next(iter(RECIPES)))
+    print(f"\nfields, with the defaults of {recipe}:")  # noqa: T201
     with contextlib.suppress(SystemExit):
         parser: Callable[..., Any] = tyro.cli
         parser(
             tyro.conf.AvoidSubcommands[Experiment],
-            prog="n2a train RECIPE --out RUN",
-            default=Experiment("RECIPE's"),
+            prog=f"n2a train {recipe} --out RUN",
+            default=RECIPES[recipe](),
             args=["--help"],
         )
 

@@ -1,0 +1,97 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from noise2action.data.augment import ObservationNoise
+from noise2action.data.formats import read
+from noise2action.data.split import split
+from noise2action.envs.tasks import find as find_task
+from noise2action.errors import ConfigError, SchemaError, TaskError
+from noise2action.recipes import find
+from noise2action.recipes.experiment import DataConfig, EvaluateConfig, Experiment
+from noise2action.recipes.prepare import demonstrate, job, load_episodes
+from noise2action.recipes.pusht_state import COLUMNS
+
+SMALL = replace(find("two_routes"), data=DataConfig(demonstrations=8, held_out=0.25))
+
+
+def test_demonstrations_are_successes_and_reproducible():
+    task = find_task("two_routes")
+    one, two = (demonstrate(task, 5, seed=3) for _ in range(2))
+    assert np.array_equal(one.episodes.arrays["action"], two.episodes.arrays["action"])
+    other = demonstrate(task, 5, seed=4)
+    assert not np.array_equal(one.episodes.arrays["action"], other.episodes.arrays["action"])
+    assert sum(one.routes.values()) == pytest.approx(1.0)
+    assert set(one.routes) <= {"left", "right"}
+
+
+def test_a_demonstrator_that_never_succeeds_is_told():
+    task = find_task("two_routes")
+    never = replace(task, demonstrate=lambda seed: replace(task.demonstrate(seed), success=False))
+    with pytest.raises(TaskError, match="got 0 in 110"):
+        demonstrate(never, 1, seed=0)
+
+
+def test_the_normaliser_is_fitted_on_training_episodes_only():
+    prepared, summary = job(SMALL)
+    made = demonstrate(find_task("two_routes"), 8, seed=0).episodes
+    training, held_out = split(made, held_out=0.25, seed=0)
+    assert (summary.episodes, summary.held_out) == (8, len(held_out)) == (8, 2)
+    action = torch.from_numpy(training.arrays["action"])
+    encoded = prepared.normalizer.encode("action", action)
+    torch.testing.assert_close(encoded.amax(0), torch.ones(2))
+    torch.testing.assert_close(encoded.amin(0), -torch.ones(2))
+
+
+def test_noise_is_on_training_windows_only():
+    noisy, _ = job(replace(SMALL, data=replace(SMALL.data, noise=ObservationNoise(0.5))))
+    plain, _ = job(SMALL)
+    rows = torch.arange(4)
+    assert noisy.held_out is not None
+    assert plain.held_out is not None
+    for name, x in plain.held_out.gather(rows).observations.items():
+        assert torch.equal(noisy.held_out.gather(rows).observations[name], x)
+    changed = [noisy.training.batch(0).observations[n] - x for n, x in plain.training.batch(0).observations.items()]
+    assert all(0.4 < float(d.std()) < 0.6 for d in changed)
+
+
+def test_another_control_rate_than_the_task_is_refused():
+    spec = replace(SMALL.policy.spec, control_hz=20.0)
+    with pytest.raises(ConfigError, match="control_hz=10"):
+        job(replace(SMALL, policy=replace(SMALL.policy, spec=spec)))
+
+
+@pytest.mark.parametrize("make", [lambda: DataConfig(held_out=1.0), lambda: EvaluateConfig(episodes=0)])
+def test_numbers_out_of_range_are_refused(make):
+    with pytest.raises(ConfigError, match="expected"):
+        make()
+    with pytest.raises(ConfigError, match="seed"):
+        Experiment("two_routes", seed=-1)
+
+
+def test_the_human_data_become_the_tasks_features(real_data):
+    path = real_data / "pusht_cchi_v7_zarr"
+    episodes = load_episodes(find_task("pusht"), DataConfig(path=str(path), columns=COLUMNS))
+    raw = read(path / "pusht_cchi_v7_lowdim.npz")
+    assert len(episodes) == 206
+    assert np.array_equal(episodes.arrays["block_position"], raw.arrays["state"][:, 2:4])
+    assert np.array_equal(episodes.arrays["action"], raw.arrays["action"])
+    with pytest.raises(SchemaError, match="expected the features"):
+        load_episodes(find_task("two_routes"), DataConfig(path=str(path)))
+
+
+def test_the_pusht_recipe_moves_training_episodes_to_the_mark_and_doubles_them(real_data):
+    recipe = find("pusht_state")
+    path = str(real_data / "pusht_cchi_v7_zarr" / "pusht_cchi_v7_lowdim.npz")
+    prepared, summary = job(replace(recipe, data=replace(recipe.data, path=path)))
+    assert summary.held_out == 10
+    training = prepared.training
+    assert len(training.windows.ends) == 2 * 196
+    ends = torch.from_numpy(training.windows.ends) - 1
+    last = training.gather(ends)
+    position = prepared.normalizer.decode("block_position", last.observations["block_position"][:, -1])
+    # One more step of the last motion ends on the mark exactly: 256, 256, and its own mirror image.
+    before = prepared.normalizer.decode("block_position", last.observations["block_position"][:, -2])
+    torch.testing.assert_close(2 * position - before, torch.full_like(position, 256.0), rtol=0, atol=0.01)
