@@ -30,6 +30,7 @@ from noise2action.policies.checkpoint import Deployed
 from noise2action.recipes import find as find_recipe
 from noise2action.seeds import generator
 from noise2action.train.loop import Job, _State, _step
+from noise2action.train.memory import keep_freed_memory
 
 TASK = find("pusht")
 RECIPE = find_recipe("pusht_state")
@@ -104,7 +105,7 @@ def sampling(sampler: DDIM | Adams) -> Callable[[], float]:
 
 def planning() -> tuple[Callable[[], float], Callable[[], float]]:
     """Return measurements of a plan at batch 1 (ms), and of a tick that does not plan (microseconds)."""
-    policy = _State(job(), half=False).policy.eval()
+    policy = _State(job(), half=False).weights.policy.eval()
     observation = {f.name: np.zeros((1, *f.shape), np.float32) for f in TASK.schema.observations}
 
     def plan() -> float:
@@ -140,6 +141,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
+    keep_freed_memory()
     plan, tick = planning()
     measurements = {
         "training, bf16, 2 threads (samples/s)": training(2, half=True),
@@ -156,7 +158,7 @@ def main() -> None:
         for name, measure in measurements.items():
             values[name].append(measure())
         print(f"round {k + 1} of {args.rounds}", flush=True)
-    parameters = sum(p.numel() for p in _State(job(), half=False).policy.parameters())
+    parameters = sum(p.numel() for p in _State(job(), half=False).weights.policy.parameters())
     header = (
         f"{datetime.now(UTC):%Y-%m-%d}, {hardware()}, Python {platform.python_version()}, torch {torch.__version__}. "
         f"Recipe `pusht_state`: {parameters:,} parameters, batch {RECIPE.train.batch_size}. "

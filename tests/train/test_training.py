@@ -14,10 +14,11 @@ from noise2action.nets import MLPConfig
 from noise2action.policies import DiffusionConfig, RegressionConfig
 from noise2action.policies.checkpoint import complete, load
 from noise2action.train.config import TrainConfig
-from noise2action.train.ema import ConstantEMA, PowerEMA, update
+from noise2action.train.ema import ConstantEMA, PowerEMA
 from noise2action.train.folder import locked, read_metrics
 from noise2action.train.loop import fit
-from small_policies import NET, SPEC, job
+from noise2action.train.weights import Weights
+from small_policies import NET, SCHEMA, SPEC, episodes, job, normalizer
 
 SHORT = TrainConfig(steps=24, precision="fp32", log_every=5, save_steps=6, warmup_steps=4, ema_every=2)
 
@@ -137,9 +138,52 @@ def test_averages_decay_as_their_formulas_say():
     assert ConstantEMA(0.9).decay(1000) == 0.9
     assert PowerEMA(power=0.75, limit=0.9999).decay(15) == pytest.approx(1 - 16**-0.75)
     assert PowerEMA(limit=0.5).decay(10**6) == 0.5
-    average, weight = [torch.tensor([1.0, 2.0])], [torch.tensor([3.0, 6.0])]
-    update(average, weight, decay=0.75)
-    torch.testing.assert_close(average[0], torch.tensor([1.5, 3.0]))
+
+
+def small_weights(half=False, **options):
+    policy, data = DiffusionConfig(spec=SPEC, net=NET), normalizer(episodes())
+    torch.manual_seed(0)
+    return Weights(lambda: policy.build(SCHEMA, data), TrainConfig(**options), half=half)
+
+
+def set_gradients(weights, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    for p in weights.worker.parameters():
+        p.grad = torch.randn(p.shape, generator=g).to(p.dtype)
+    return {name: p.grad.float() for name, p in weights.worker.named_parameters()}
+
+
+def test_a_step_is_adamw_with_decay_of_matrices_only_and_clipped_gradients():
+    weights = small_weights(weight_decay=0.1, betas=(0.8, 0.9))
+    before = {name: p.detach().clone() for name, p in weights.policy.named_parameters()}
+    gradients = set_gradients(weights)
+    norm = weights.step(rate=0.01, grad_clip=0.5)
+    total = sum(float(g.norm()) ** 2 for g in gradients.values()) ** 0.5
+    assert norm == pytest.approx(total, rel=1e-4)
+    for name, p in weights.policy.named_parameters():
+        g = gradients[name] * 0.5 / total
+        # The first step of Adam: both bias-corrected moments are the gradient and its square.
+        expected = before[name] * (1 - 0.01 * (0.1 if p.ndim > 1 else 0)) - 0.01 * g / (g.abs() + 1e-8)
+        torch.testing.assert_close(p.detach(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_worker_holds_the_weights_in_its_own_precision():
+    weights = small_weights(half=True)
+    set_gradients(weights)
+    weights.step(rate=0.01, grad_clip=1.0)
+    for p, w in zip(weights.policy.parameters(), weights.worker.parameters(), strict=True):
+        assert w.dtype == torch.bfloat16
+        assert torch.equal(p.detach().bfloat16(), w.detach())
+
+
+def test_the_average_moves_by_its_decay():
+    weights = small_weights()
+    before = [p.clone() for p in weights.ema.parameters()]
+    set_gradients(weights)
+    weights.step(rate=0.1, grad_clip=1.0)
+    weights.average(0.75)
+    for old, new, p in zip(before, weights.ema.parameters(), weights.policy.parameters(), strict=True):
+        torch.testing.assert_close(new, 0.75 * old + 0.25 * p.detach())
 
 
 def test_a_run_folder_is_held_by_one_process(tmp_path):

@@ -1,10 +1,6 @@
 """Exponential moving averages of the weights."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
 
 from ..errors import ConfigError
 
@@ -46,10 +42,3 @@ class ConstantEMA:
 
 
 AnyEMA = PowerEMA | ConstantEMA
-
-
-@torch.no_grad()
-def update(average: Sequence[Tensor], weights: Sequence[Tensor], *, decay: float) -> None:
-    """Move `average` towards `weights` in place: `average <- decay average + (1 - decay) weights`."""
-    # The fused form, as torch.optim uses it: one pass over all weights.
-    torch._foreach_lerp_(list(average), list(weights), 1 - decay)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]

@@ -11,19 +11,19 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.loader import Loader
 from ..data.normalize import Normalizer
 from ..diffusion.times import buckets
-from ..errors import CheckpointError, ConfigError, TrainingError
-from ..policies import AnyPolicy
+from ..errors import ConfigError, TrainingError
 from ..policies.checkpoint import Checkpoint, Deployed, complete, load, load_weights, save
 from ..seeds import derive, generator
 from .config import TrainConfig
-from .ema import update
 from .folder import Metrics, write_env
+from .memory import keep_freed_memory
 from .validate import Validation, validate
+from .weights import Weights
 
 
 @dataclass(frozen=True)
@@ -51,69 +51,25 @@ class Job:
 
 
 class _State:
-    """Weights, average, optimiser and generators: all that a checkpoint saves."""
+    """Weights, generators and counters: all that a checkpoint saves."""
 
     def __init__(self, job: Job, *, half: bool) -> None:
         torch.manual_seed(derive(job.seed, "weights"))
-        deployed, config = job.deployed, job.config
         self.job = job
-        self.policy: AnyPolicy = deployed.policy.build(deployed.schema, job.normalizer)
-        self.ema: AnyPolicy = deployed.policy.build(deployed.schema, job.normalizer)
-        self.ema.load_state_dict(self.policy.state_dict())
-        self.ema.eval().requires_grad_(requires_grad=False)
-        self.weights = list(self.policy.parameters())
-        self.worker, self.working = self.policy, self.weights
-        if half:
-            # A bf16 copy computes loss and gradients, the float32 weights are stepped: autocast would cast every
-            # weight at every use.
-            self.worker = deployed.policy.build(deployed.schema, job.normalizer)
-            self.working = list(self.worker.parameters())
-            for p in self.working:
-                p.data = p.data.to(torch.bfloat16)
-            self.refresh()
-        self.averages = list(self.ema.parameters())
-        decayed = [p for p in self.weights if p.ndim > 1]
-        plain = [p for p in self.weights if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=config.learning_rate,
-            betas=config.betas,
-            fused=True,
+        self.weights = Weights(
+            lambda: job.deployed.policy.build(job.deployed.schema, job.normalizer), job.config, half=half
         )
         self.noise = generator(job.seed, "noise")
         torch.manual_seed(derive(job.seed, "dropout"))
         self.step = 0
         self.elapsed_s = 0.0
 
-    @torch.no_grad()
-    def refresh(self) -> None:
-        """Copy the float32 weights to those that compute."""
-        if self.working is not self.weights:
-            for computing, weight in zip(self.working, self.weights, strict=True):
-                computing.copy_(weight)
-
-    @torch.no_grad()
-    def collect(self) -> None:
-        """Move the gradients to the float32 weights."""
-        if self.working is self.weights:
-            return
-        for p, computed in zip(self.weights, self.working, strict=True):
-            if p.grad is None:
-                p.grad = torch.empty_like(p)
-            assert computed.grad is not None
-            p.grad.copy_(computed.grad)
-            computed.grad = None
-
     def checkpoint(self) -> Checkpoint:
         """Return everything as tensors and numbers."""
-        names: dict[Tensor, str] = {p: name for name, p in self.policy.named_parameters()}
-        optim = {
-            f"{names[p]}.{key}": value for p, entry in self.optimizer.state.items() for key, value in entry.items()
-        }
         tensors = {
-            "model": self.policy.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optim": optim,
+            "model": self.weights.policy.state_dict(),
+            "ema": self.weights.ema.state_dict(),
+            "optim": self.weights.optimizer_state(),
             "rng-rank0": {"global": torch.get_rng_state(), "noise": self.noise.get_state()},
             "normalizer": self.job.normalizer.state(),
         }
@@ -126,17 +82,11 @@ class _State:
                 "expected the configuration of the run that is resumed, got another policy, schema or seed: "
                 "use the same command, or another --out"
             )
-        load_weights(self.policy, checkpoint.tensors["model"], where="model.safetensors")
-        load_weights(self.ema, checkpoint.tensors["ema"], where="ema.safetensors")
-        optim = checkpoint.tensors["optim"]
-        for name, p in self.policy.named_parameters():
-            entry = {key: optim.get(f"{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
-            if any(value is None for value in entry.values()):
-                raise CheckpointError(f"optim.safetensors: expected the optimiser's state of {name!r}, got none")
-            self.optimizer.state[p] = entry
+        load_weights(self.weights.policy, checkpoint.tensors["model"], where="model.safetensors")
+        load_weights(self.weights.ema, checkpoint.tensors["ema"], where="ema.safetensors")
+        self.weights.restored(dict(checkpoint.tensors["optim"]))
         torch.set_rng_state(checkpoint.tensors["rng-rank0"]["global"])
         self.noise.set_state(checkpoint.tensors["rng-rank0"]["noise"])
-        self.refresh()
         self.step, self.elapsed_s = checkpoint.step, float(checkpoint.state["elapsed_s"])
 
 
@@ -149,6 +99,7 @@ def fit(job: Job, run: Path, *, resume: bool = False, on_status: Callable[[Statu
     config = job.config
     if config.threads:
         torch.set_num_threads(config.threads)
+    keep_freed_memory()
     half = config.half_precision(torch.device("cpu"))
     state = _State(job, half=half)
     if resume:
@@ -197,11 +148,10 @@ def _loop(
     return not interrupted.is_set()
 
 
-def _step(state: _State) -> tuple[Tensor, Tensor, Tensor]:
+def _step(state: _State) -> tuple[Tensor, Tensor, float]:
     """Do one optimiser step; return the loss a sample, its times, and the gradient norm."""
-    config = state.job.config
-    batch = state.job.training.batch(state.step)
-    losses = state.worker.loss(batch, generator=state.noise)
+    config, weights = state.job.config, state.weights
+    losses = weights.worker.loss(state.job.training.batch(state.step), generator=state.noise)
     loss = losses.value.mean()
     if not bool(loss.isfinite()):
         raise TrainingError(
@@ -209,26 +159,15 @@ def _step(state: _State) -> tuple[Tensor, Tensor, Tensor]:
             "or look at the data with `n2a info`"
         )
     loss.backward()
-    state.collect()
-    norm = nn.utils.get_total_norm([p.grad for p in state.weights if p.grad is not None])
-    if norm > config.grad_clip:  # the exception: scaling every gradient costs a pass over memory
-        nn.utils.clip_grads_with_norm_(state.weights, config.grad_clip, norm)
-    rate = config.rate(state.step, state.elapsed_s)
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    state.optimizer.step()
-    state.refresh()
-    if state.working is state.weights:
-        state.optimizer.zero_grad()
+    norm = weights.step(rate=config.rate(state.step, state.elapsed_s), grad_clip=config.grad_clip)
     state.step += 1
     if state.step % config.ema_every == 0:
-        decay = config.ema.decay(state.step) ** config.ema_every
-        update(state.averages, state.weights, decay=decay)
+        weights.average(config.ema.decay(state.step) ** config.ema_every)
     return losses.value.detach(), losses.t, norm
 
 
 def _validate(state: _State, held_out: Loader, metrics: Metrics) -> Validation:
-    validation = validate(state.ema, held_out, state.job.normalizer)
+    validation = validate(state.weights.ema, held_out, state.job.normalizer)
     metrics.add({"kind": "validation", "step": state.step, "elapsed_s": state.elapsed_s, **validation.record()})
     return validation
 
@@ -239,22 +178,22 @@ class _Window:
     def __init__(self, step: int) -> None:
         self.first = step
         self.began = time.monotonic()
-        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.parts: list[tuple[Tensor, Tensor, float]] = []
 
-    def add(self, part: tuple[Tensor, Tensor, Tensor]) -> None:
+    def add(self, part: tuple[Tensor, Tensor, float]) -> None:
         self.parts.append(part)
 
     def record(self, state: _State, windows: int) -> dict[str, Any]:
         """Return the record of metrics.jsonl."""
-        values, times = (torch.cat([part[i] for part in self.parts]) for i in (0, 1))
+        values, times = torch.cat([p[0] for p in self.parts]), torch.cat([p[1] for p in self.parts])
         seconds = time.monotonic() - self.began
         return {
             "kind": "train",
             "step": state.step,
             "epoch": state.step * state.job.training.batch_size / windows,
             "loss": float(values.mean()),
-            "lr": state.optimizer.param_groups[0]["lr"],
-            "grad_norm": float(torch.stack([part[2] for part in self.parts]).mean()),
+            "lr": state.job.config.rate(state.step - 1, state.elapsed_s),
+            "grad_norm": sum(p[2] for p in self.parts) / len(self.parts),
             "samples_per_s": len(values) / seconds,
             "elapsed_s": state.elapsed_s,
             "buckets": buckets(times, values),
