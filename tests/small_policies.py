@@ -19,7 +19,7 @@ SCHEMA = Schema(
     action=Feature("action", (2,), unit="m/s"),
 )
 SPEC = PolicySpec(obs_steps=2, horizon=8, stride=4, control_hz=10.0)
-NET = MLPConfig(width=32, blocks=2, told_width=16, time_dim=16)
+NET = MLPConfig(width=32, blocks=2, condition_width=16, time_dim=16)
 
 
 def episodes(count: int = 6, length: int = 20, seed: int = 0) -> Episodes:

@@ -247,7 +247,7 @@ def test_denoising_starts_at_noise_and_ends_at_the_plan():
     arrays = {"position": np.array([[-1.0, 0.0], [1.0, 3.0]]), "action": np.array([[-2.0, 1.0], [2.0, 5.0]])}
     normalizer = Normalizer.fit(arrays, dict.fromkeys(arrays, "limits"))
     torch.manual_seed(0)
-    config = DiffusionConfig(spec=PolicySpec(2, 6, 4, 0, 10.0), net=MLPConfig(width=16, blocks=1, told_width=16))
+    config = DiffusionConfig(spec=PolicySpec(2, 6, 4, 0, 10.0), net=MLPConfig(width=16, blocks=1, condition_width=16))
     policy = config.build(TASK.schema, normalizer)
     found = denoise_chunks(policy, {"position": np.zeros(2, dtype=np.float32)}, chunks=4, columns=3, seed=7)
     assert (found.levels[0], found.levels[-1], len(found.levels)) == (1, 0, 3)

@@ -9,7 +9,7 @@ from noise2action.nets import MLPConfig
 
 def net(**options):
     torch.manual_seed(0)
-    built = MLPConfig(**{"width": 8, "blocks": 2, "told_width": 6, "time_dim": 8, **options}).build(
+    built = MLPConfig(**{"width": 8, "blocks": 2, "condition_width": 6, "time_dim": 8, **options}).build(
         horizon=3, action_dim=2, condition_dim=5
     )
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_a_shared_time_equals_the_same_time_a_row():
 
 
 def test_it_starts_at_zero_so_that_training_starts_from_the_mean():
-    built = MLPConfig(width=8, blocks=1, told_width=4).build(horizon=3, action_dim=2, condition_dim=5)
+    built = MLPConfig(width=8, blocks=1, condition_width=4).build(horizon=3, action_dim=2, condition_dim=5)
     x, t, condition = inputs()
     assert torch.equal(built(x.float(), t, Condition(condition.vector.float())), torch.zeros(4, 3, 2))
 

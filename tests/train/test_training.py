@@ -25,7 +25,7 @@ SHORT = TrainConfig(steps=24, precision="fp32", log_every=5, save_steps=6, warmu
 
 def dropout_job(train=SHORT):
     # Dropout draws from the global generator, which a resumed run must continue too.
-    net = MLPConfig(width=32, blocks=2, told_width=16, time_dim=16, dropout=0.2)
+    net = MLPConfig(width=32, blocks=2, condition_width=16, time_dim=16, dropout=0.2)
     return job(DiffusionConfig(spec=SPEC, net=net), train=train)
 
 

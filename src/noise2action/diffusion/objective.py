@@ -108,10 +108,10 @@ class Diffusion:
         generator: torch.Generator,
         valid: Bool[Tensor, "B H"] | None = None,
     ) -> Losses:
-        """Return the weighted squared error of the target, a sample; entries where `valid` is False do not count."""
+        """Return the weighted squared error of the target, a sample; what entries hold where `valid` is False is ignored."""
         if valid is not None:
-            # A NaN in a padded entry would reach the gradient of every weight, though its error does not count.
-            x0 = torch.where(broadcast(valid, x0) | x0.isfinite(), x0, 0.0)
+            # What padding holds must not reach a valid entry either, through a network that mixes actions.
+            x0 = torch.where(broadcast(valid, x0), x0, 0.0)
         t = self.draw_times(len(x0), generator)
         eps = randn_like(x0, generator)
         time = t.to(x0.dtype)

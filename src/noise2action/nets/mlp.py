@@ -21,7 +21,7 @@ class MLPConfig:
     """Residual blocks."""
     expansion: int = 2
     """Hidden width of a block, in multiples of `width`."""
-    told_width: int = 256
+    condition_width: int = 256
     """Width of the embedding of time and observation that modulates the blocks."""
     dropout: float = 0.0
     """Dropout inside the blocks."""
@@ -32,7 +32,11 @@ class MLPConfig:
 
     def __post_init__(self) -> None:
         """Reject sizes that build no network."""
-        if min(self.width, self.blocks, self.expansion, self.told_width) < 1 or self.time_dim < 4 or self.time_dim % 2:
+        if (
+            min(self.width, self.blocks, self.expansion, self.condition_width) < 1
+            or self.time_dim < 4
+            or self.time_dim % 2
+        ):
             raise ConfigError(f"expected widths, blocks, expansion >= 1 and an even time_dim >= 4, got {self}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"expected dropout in [0, 1), got {self.dropout}")
@@ -62,7 +66,7 @@ class MLP(nn.Module):
     def __init__(self, config: MLPConfig, *, horizon: int, action_dim: int, condition_dim: int) -> None:
         super().__init__()
         self.chunk = (horizon, action_dim)
-        width, told, size = config.width, config.told_width, horizon * action_dim
+        width, told, size = config.width, config.condition_width, horizon * action_dim
         self.time = Sinusoidal(config.time_dim, scale=config.time_scale)
         self.time_layers = nn.Sequential(
             nn.Linear(config.time_dim, told),

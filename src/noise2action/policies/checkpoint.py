@@ -144,10 +144,15 @@ def verify(folder: Path) -> dict[str, bytes]:
     """Return the files of a checkpoint by name, or raise `CheckpointError` naming the first that is damaged."""
     raw = _bytes(folder / MANIFEST)
     try:
-        listed = cast("dict[str, dict[str, Any]]", json.loads(raw)["files"])
+        manifest = json.loads(raw)
+        version, listed = manifest["format"], cast("dict[str, dict[str, Any]]", manifest["files"])
         names = sorted(listed)
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / MANIFEST}: expected a manifest, got {len(raw)} damaged bytes") from error
+    if version != FORMAT:
+        raise CheckpointError(
+            f"{folder}: expected checkpoint format {FORMAT}, got {version}: use the noise2action version that wrote it"
+        )
     expected = {f"{n}.safetensors" for n in TENSORS} | {"state.json", "config.json"}
     if set(names) != expected:
         raise CheckpointError(f"{folder / MANIFEST}: expected the files {sorted(expected)}, got {names}")
@@ -189,7 +194,7 @@ def load_weights(module: nn.Module, tensors: Tensors, *, where: str) -> None:
 def _files(checkpoint: Checkpoint) -> dict[str, bytes]:
     files = {f"{name}.safetensors": save_tensors(_plain(checkpoint.tensors[name])) for name in TENSORS}
     files["state.json"] = _json({"step": checkpoint.step, **checkpoint.state})
-    files["config.json"] = _json({"format": FORMAT, **cast("dict[str, Any]", encode(checkpoint.deployed, Deployed))})
+    files["config.json"] = _json(encode(checkpoint.deployed, Deployed))
     return files
 
 
@@ -200,11 +205,6 @@ def _plain(tensors: Tensors) -> dict[str, Tensor]:
 def _read(folder: Path) -> Checkpoint:
     files = verify(folder)
     config = json.loads(files["config.json"])
-    version = config.pop("format", None)
-    if version != FORMAT:
-        raise CheckpointError(
-            f"{folder}: expected checkpoint format {FORMAT}, got {version}: use the noise2action version that wrote it"
-        )
     state = json.loads(files["state.json"])
     try:
         tensors = {name: load_tensors(files[f"{name}.safetensors"]) for name in TENSORS}
@@ -222,7 +222,7 @@ def _entry(body: bytes) -> dict[str, Any]:
 
 
 def _manifest(files: Mapping[str, bytes]) -> bytes:
-    return _json({"files": {name: _entry(body) for name, body in files.items()}})
+    return _json({"format": FORMAT, "files": {name: _entry(body) for name, body in files.items()}})
 
 
 def _bytes(path: Path) -> bytes:

@@ -41,7 +41,7 @@ def pusht_state() -> Experiment:
         task="pusht",
         policy=DiffusionConfig(
             spec=PolicySpec(obs_steps=2, horizon=16, stride=6, control_hz=10.0),
-            net=MLPConfig(width=512, blocks=3, expansion=2, told_width=256),
+            net=MLPConfig(width=512, blocks=3, expansion=2, condition_width=256),
         ),
         data=DataConfig(columns=COLUMNS, retarget=RETARGET, mirror=MIRROR),
         train=TrainConfig(minutes=15.0),

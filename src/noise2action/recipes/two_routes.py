@@ -12,7 +12,7 @@ def two_routes() -> Experiment:
         task="two_routes",
         policy=DiffusionConfig(
             spec=PolicySpec(obs_steps=2, horizon=16, stride=8, control_hz=10.0),
-            net=MLPConfig(width=256, blocks=3, told_width=128),
+            net=MLPConfig(width=256, blocks=3, condition_width=128),
         ),
         data=DataConfig(demonstrations=200),
         # One thread: at this size threads wait for each other longer than they compute.

@@ -1,4 +1,4 @@
-"""The trained weights: float32 ones that are stepped, a copy that computes, and an average, each one flat tensor.
+"""The trained weights: float32 ones that are stepped, a copy that computes, an average; each one flat tensor.
 
 One flat tensor is one memory pass an operation instead of one call a parameter; the modules' parameters are views of it.
 """
