@@ -1,4 +1,4 @@
-# Everything from a bare Python 3.11+: `make demo` runs the main job, `make test` the tests.
+# Everything from a bare Python 3.11+: `make demo` shows the whole way, `make test` runs the tests.
 
 PYTHON ?= python3
 VENV := .venv

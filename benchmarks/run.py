@@ -21,11 +21,12 @@ from noise2action.data.episodes import Episodes
 from noise2action.data.loader import Loader
 from noise2action.data.normalize import Normalizer
 from noise2action.data.windows import Windows
+from noise2action.diffusion.denoisers import clip
 from noise2action.diffusion.grids import Trailing
 from noise2action.diffusion.objective import Diffusion
 from noise2action.diffusion.samplers import DDIM, Adams, sample
 from noise2action.envs.tasks import find
-from noise2action.evaluate.result import hardware
+from noise2action.machine import hardware
 from noise2action.policies.checkpoint import Deployed
 from noise2action.recipes import find as find_recipe
 from noise2action.seeds import generator
@@ -90,13 +91,14 @@ def serving() -> Callable[[], float]:
 def sampling(sampler: DDIM | Adams) -> Callable[[], float]:
     """Return a measurement of what a step costs besides the network, microseconds; the network returns its input."""
     objective = Diffusion()
-    denoise = objective.denoiser(lambda x, t: x)
     like = torch.empty(1, 16, 2)
 
     def measure() -> float:
         torch.set_num_threads(1)
         start, plans = time.perf_counter(), 200
         for _ in range(plans):
+            # As a plan does: a fresh denoiser around the observation's condition, clipped.
+            denoise = clip(objective.denoiser(lambda x, t: x))
             sample(denoise, objective.path, like, sampler=sampler, grid=Trailing(), nfe=NFE)
         return (time.perf_counter() - start) / plans / NFE * 1e6
 

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "noise2action"
 NAME = "noise2action"
 FLOORS = (
-    {"shapes", "schema", "errors", "seeds", "config", "timing", "condition", "storage"},
+    {"shapes", "schema", "errors", "seeds", "config", "timing", "condition", "storage", "machine"},
     {"diffusion", "nets", "encoders", "data", "envs", "robots"},
     {"policies", "control"},
     {"train", "evaluate", "compile", "serve", "finetune", "studies"},

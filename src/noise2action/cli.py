@@ -67,6 +67,9 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"noise2action {__version__}")  # noqa: T201
         return 0
     name = " ".join(arguments[:2]) if arguments[0] == "data" else arguments[0]
+    if arguments in (["data"], ["data", "--help"], ["data", "-h"]):
+        print(_help())  # noqa: T201
+        return 0 if len(arguments) > 1 else 2
     if name not in VERBS:
         return _fail(f"unknown command {name!r}; {did_you_mean(name, VERBS)}")
     verb = VERBS[name]

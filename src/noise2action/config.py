@@ -86,6 +86,9 @@ def _decode(declared: object, data: JSON, where: str, default: object) -> object
             known = did_you_mean(str(data), map(str, get_args(declared)))
             raise ConfigError(f"{where}: expected one of its names, got {data!r}: {known}")
         return data
+    if origin is dict and isinstance(data, dict):
+        inner, body = get_args(declared)[1], cast("dict[str, JSON]", data)
+        return {key: _decode(inner, value, f"{where}.{key}", None) for key, value in body.items()}
     if origin is tuple:
         return _decode_tuple(get_args(declared), data, where)
     return _decode_scalar(declared, data, where)

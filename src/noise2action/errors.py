@@ -50,6 +50,11 @@ class MissingExtraError(Noise2ActionError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed: pip install 'noise2action[{extra}]'")
+        self._arguments = (package, extra)
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        """Return how to make it again: worker processes send their errors."""
+        return type(self), self._arguments
 
 
 class StorageError(Noise2ActionError):

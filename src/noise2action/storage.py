@@ -8,6 +8,9 @@ from .errors import StorageError
 
 def atomic_write(path: Path, body: bytes) -> None:
     """Write `body` to `path`, durable when this returns; `StorageError` and the old file where the disk refuses."""
+    if path.exists() and not path.is_file():
+        raise StorageError(f"expected a file to write, got something else in its place: {path}")
+    path = path.resolve()  # a link stays a link
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, body)

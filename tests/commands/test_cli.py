@@ -15,7 +15,7 @@ from noise2action.recipes import RECIPES, find
 
 TINY = [
     "--data.demonstrations", "6", "--data.held-out", "0.2", "--train.steps", "20", "--train.batch-size", "32",
-    "--policy.net.width", "16", "--policy.net.blocks", "1", "--policy.net.told-width", "8",
+    "--policy.net.width", "16", "--policy.net.blocks", "1", "--policy.net.condition-width", "8",
 ]  # fmt: skip
 
 
@@ -59,8 +59,10 @@ def test_the_same_evaluation_gives_the_same_episodes(trained, tmp_path):
 
 
 def test_a_run_can_be_resumed_only_as_itself(trained, capsys):
-    assert run("train", "two_routes", "--out", trained, *TINY) == 2
+    before = {p.name: p.read_bytes() for p in trained.iterdir() if p.is_file() and p.name != ".lock"}
+    assert run("train", "two_routes", "--out", trained, *TINY, "--train.batch-size", 16) == 2
     assert "--resume" in capsys.readouterr().err
+    assert {name: (trained / name).read_bytes() for name in before} == before
     assert run("train", "two_routes", "--out", trained, "--resume", *TINY[2:]) == 2
     assert "same command" in capsys.readouterr().err
     assert run("train", "two_routes", "--out", trained, "--resume", *TINY) == 0
@@ -93,6 +95,33 @@ def test_a_printed_configuration_is_a_configuration(recipe, tmp_path, capsys):
     run("train", recipe, "--print-config")
     (tmp_path / "c.json").write_text(capsys.readouterr().out)
     assert overrides.apply(find(recipe), overrides.read_config(tmp_path / "c.json"), where="c") == find(recipe)
+
+
+def test_a_budget_in_steps_replaces_the_recipes_minutes(capsys):
+    assert run("train", "pusht_state", "--train.steps", 5, "--print-config") == 0
+    found = json.loads(capsys.readouterr().out)["train"]
+    assert (found["steps"], found["minutes"]) == (5, None)
+
+
+def test_a_path_of_digits_is_a_path():
+    assert overrides.parse(["--data", "20240101"]) == {"data": {"path": "20240101"}}
+
+
+def test_comparing_with_what_cannot_be_compared_is_told_before_the_rollouts(trained, tmp_path, capsys):
+    assert run("eval", trained, "--compare", tmp_path / "nowhere", "--episodes", 10**6) == 2
+    assert "no such path" in capsys.readouterr().err
+    assert run("eval", trained, "--out", tmp_path, "--episodes", 10**6) == 2
+    assert "got a folder" in capsys.readouterr().err
+
+
+def test_damaged_run_files_are_told(trained, tmp_path, capsys):
+    for name in ("config.json", "data.json"):
+        body = (trained / name).read_bytes()
+        for bad in (b"[]", b"{", b'{"routes": 3}'):
+            (trained / name).write_bytes(bad)
+            assert run("eval", trained, "--episodes", 1, "--record", 0) == 2
+            assert name.split(".")[0] in capsys.readouterr().err or name == "config.json"
+        (trained / name).write_bytes(body)
 
 
 def test_a_union_takes_a_name_and_then_its_fields():
@@ -136,6 +165,30 @@ BAD = {
     "a missing config": (["train", "two_routes", "--config", "nowhere.json", "--out", "x"], "readable file"),
     "an unknown task": (["data", "generate", "push", "--out", "x.npz"], "did you mean 'pusht'?"),
     "an unknown format": (["data", "generate", "two_routes", "--out", "x.csv", "--episodes", "1"], "suffix"),
+    "a grid that does not exist": (
+        ["train", "two_routes", "--out", "x", "--policy.sampling.grid", "leading", "--policy.sampling.grid.table", "4"],
+        "at most 4 steps",
+    ),
+    "more calls than steps": (
+        ["train", "two_routes", "--out", "x", "--policy.objective.path", "table", "--policy.sampling.nfe", "200"],
+        "fewer steps",
+    ),
+    "a clip in other units": (["train", "two_routes", "--out", "x", "--data.actions", "gaussian"], "clip"),
+    "a negative weight": (
+        [
+            "train",
+            "two_routes",
+            "--out",
+            "x",
+            "--policy.objective.weight",
+            "min_snr",
+            "--policy.objective.weight.gamma",
+            "-1",
+        ],
+        "gamma > 0",
+    ),
+    "a network of absurd size": (["train", "two_routes", "--out", "x", "--policy.net.width", "1000000"], "width"),
+    "an unknown format, before the work": (["data", "generate", "pusht", "--out", "planner"], "suffix"),
     "an unparsable number": (["eval", "x", "--episodes", "abc"], "episodes"),
 }
 

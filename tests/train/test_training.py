@@ -4,18 +4,20 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from noise2action.errors import ConfigError, RunLockedError, TrainingError
+from noise2action.data.normalize import Normalizer
+from noise2action.errors import ConfigError, DataError, RunLockedError, StorageError, TrainingError
 from noise2action.nets import MLPConfig
 from noise2action.policies import DiffusionConfig, RegressionConfig
-from noise2action.policies.checkpoint import complete, load
+from noise2action.policies.checkpoint import load
 from noise2action.train.config import TrainConfig
 from noise2action.train.ema import ConstantEMA, PowerEMA
-from noise2action.train.folder import locked, read_metrics
+from noise2action.train.folder import Metrics, locked, read_metrics
 from noise2action.train.loop import fit
 from noise2action.train.weights import Weights
 from small_policies import NET, SCHEMA, SPEC, episodes, job, normalizer
@@ -63,7 +65,7 @@ def test_a_run_resumed_after_kill_9_is_bit_equal_to_one_that_was_not_killed(tmp_
     deadline = time.monotonic() + 60
     while child.is_alive() and time.monotonic() < deadline:
         reported = killed / "step"
-        if reported.exists() and int(reported.read_text() or 0) >= after and complete(killed):
+        if reported.exists() and int(reported.read_text() or 0) >= after:
             break
         time.sleep(0.001)
     os.kill(child.pid, signal.SIGKILL)
@@ -75,12 +77,12 @@ def test_a_run_resumed_after_kill_9_is_bit_equal_to_one_that_was_not_killed(tmp_
     assert steps == sorted(set(steps))
 
 
-@pytest.mark.parametrize("stop", [1, 6, 7, 23])
+@pytest.mark.parametrize("stop", [0, 1, 6, 7, 23])
 def test_a_run_interrupted_at_any_step_resumes_to_the_same_bits(tmp_path, stop, monkeypatch):
     fit(dropout_job(), tmp_path / "whole")
     from noise2action.train import loop  # noqa: PLC0415
 
-    original = loop._step
+    original, validate = loop._step, loop._Window
 
     def step_and_interrupt(state):
         done = original(state)
@@ -88,7 +90,13 @@ def test_a_run_interrupted_at_any_step_resumes_to_the_same_bits(tmp_path, stop, 
             os.kill(os.getpid(), signal.SIGINT)
         return done
 
+    def window_and_interrupt(step):
+        if stop == 0:  # before the first step: nothing is in the optimiser yet
+            os.kill(os.getpid(), signal.SIGINT)
+        return validate(step)
+
     monkeypatch.setattr(loop, "_step", step_and_interrupt)
+    monkeypatch.setattr(loop, "_Window", window_and_interrupt)
     assert fit(dropout_job(), tmp_path / "stopped") is False
     monkeypatch.undo()
     assert load(tmp_path / "stopped").step == stop
@@ -206,6 +214,52 @@ def test_a_resumed_run_must_be_the_same_run(tmp_path):
         fit(job(RegressionConfig(spec=SPEC, net=NET), train=SHORT), tmp_path, resume=True)
     with pytest.raises(ConfigError, match="configuration of the run"):
         fit(job(train=SHORT, seed=1), tmp_path, resume=True)
+
+
+def test_a_finished_run_can_be_resumed_and_stays_as_it_is(tmp_path):
+    fit(job(train=SHORT), tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    assert fit(job(train=SHORT), tmp_path, resume=True) is True
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_data_set_is_noticed_when_resuming(tmp_path):
+    fit(job(train=SHORT), tmp_path)
+    other = job(train=SHORT)
+    scaled = Normalizer.fit(
+        {name: 2 * array for name, array in episodes().arrays.items()},
+        {"position": "limits", "heading": "identity", "action": "limits"},
+    )
+    with pytest.raises(ConfigError, match="data set that the run was started with"):
+        fit(replace(other, normalizer=scaled), tmp_path, resume=True)
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_alone():
+    weights = small_weights()
+    before = [p.detach().clone() for p in weights.policy.parameters()]
+    set_gradients(weights)
+    next(weights.worker.parameters()).grad[0] = torch.inf
+    with pytest.raises(TrainingError, match="finite gradient"):
+        weights.step(rate=0.1, grad_clip=1.0)
+    assert all(torch.equal(a, b) for a, b in zip(before, weights.policy.parameters(), strict=True))
+
+
+def test_a_full_disk_while_metrics_are_written_is_told_as_such(tmp_path):
+    with Metrics(tmp_path, after_step=0, tensorboard=False) as metrics:
+        metrics._file.close()
+        metrics._file = Path("/dev/full").open("w")  # noqa: SIM115
+        with pytest.raises(StorageError, match="free disk space"):
+            metrics.add({"kind": "train", "step": 1})
+
+
+@pytest.mark.parametrize("line", ["not json", "[1]", '{"step": 1}', "\xff\xfe"])
+def test_damaged_metrics_are_told_and_an_unfinished_last_line_is_skipped(tmp_path, line):
+    good = '{"kind": "train", "step": 1}'
+    (tmp_path / "metrics.jsonl").write_bytes(f"{good}\n{line}".encode("latin-1"))
+    assert [r["step"] for r in read_metrics(tmp_path)] == [1]
+    (tmp_path / "metrics.jsonl").write_bytes(f"{line}\n{good}\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"metrics\.jsonl:1"):
+        read_metrics(tmp_path)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_a_remedy(tmp_path):

@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..data.formats import write
+from ..data.formats import check_suffix, write
 from ..envs.tasks import find
 from ..errors import ConfigError, DataError
 from ..recipes.prepare import demonstrate
-from .runs import console
+from .runs import counter, say
 
 
 @dataclass(frozen=True)
@@ -38,14 +36,14 @@ def main(args: Generate) -> int:
     task = find(args.env)
     if args.out.exists() and not args.overwrite:
         raise DataError(f"--out: expected a new data set, got an existing one: {args.out}: add --overwrite")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    check_suffix(args.out)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with counter() as progress:
         bar = progress.add_task("demonstrations", total=args.episodes)
         made = demonstrate(task, args.episodes, seed=args.seed, on_progress=lambda n: progress.update(bar, completed=n))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     write(args.out, made.episodes, overwrite=args.overwrite)
     routes = "".join(f", {share:.0%} {name}" for name, share in made.routes.items())
-    Console().print(
+    say(
         f"{args.out}: {len(made.episodes)} episodes, {made.episodes.total} steps; "
         f"the demonstrator succeeded in {len(made.episodes)} of {made.attempts}{routes}"
     )

@@ -2,14 +2,16 @@
 
 import os
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..config import decode, kind
 from ..envs.tasks import Task, find
@@ -22,7 +24,7 @@ from ..evaluate.video import write_mp4
 from ..evaluate.workers import rollout_in_processes
 from ..policies import AnyPolicy, DiffusionPolicy, Sampling
 from ..recipes.experiment import EvaluateConfig
-from .runs import console, load_policy, open_policy, read_experiment, routes_of, run_folder
+from .runs import counter, load_policy, note, open_policy, read_experiment, routes_of, run_folder
 
 
 @dataclass(frozen=True)
@@ -61,35 +63,51 @@ class Eval:
 
 def main(args: Eval) -> int:
     """Run `n2a eval`."""
-    evaluation = _evaluate(args, args.run)
-    evaluations = [evaluation]
-    if args.compare is not None:
-        evaluations.append(_evaluate(args, args.compare))
-    if args.out is not None:
-        evaluation.write(args.out)
+    if args.weights not in ("ema", "model"):
+        raise ConfigError(f"--weights: expected ema or model, got {args.weights!r}")
+    # Everything that can be wrong is found before the first rollout.
+    plans = [_plan(args, run) for run in (args.run, args.compare) if run is not None]
+    if len({plan.task.name for plan in plans}) > 1:
+        raise ConfigError(f"--compare: expected a run of {plans[0].task.name}, got one of {plans[1].task.name}")
+    if args.out is not None and args.out.is_dir():
+        raise ConfigError(f"--out: expected a JSON file to write, got a folder: {args.out}")
+    evaluations: list[Evaluation] = []
+    for plan in plans:
+        evaluations.append(evaluate(plan))
+        if args.out is not None and len(evaluations) == 1:
+            evaluations[0].write(args.out)
     results = Console()
     results.print(table(evaluations))
     if len(evaluations) > 1:
-        results.print(comparison_table([compare(evaluation, evaluations[1])]))
+        results.print(comparison_table([compare(*evaluations)]))
     return 0
 
 
-def _evaluate(args: Eval, run: Path) -> Evaluation:
-    if args.weights not in ("ema", "model"):
-        raise ConfigError(f"--weights: expected ema or model, got {args.weights!r}")
-    policy, checkpoint = open_policy(run, weights=args.weights)
+@dataclass(frozen=True)
+class Plan:
+    """What is rolled out, on what."""
+
+    checkpoint: Path
+    """Checkpoint folder, fixed once: a run that is still training gets newer ones."""
+    task: Task
+    config: EvaluateConfig
+    sampling: Sampling | None = None
+    """None for the run's own."""
+    stride: int | None = None
+    weights: str = "ema"
+
+
+def _plan(args: Eval, run: Path) -> Plan:
+    policy, checkpoint = open_policy(run, weights=args.weights, stride=args.stride)
     given = {"episodes": args.episodes, "seed": args.seed, "workers": args.workers, "record": args.record}
     config = replace(
         read_experiment(run_folder(run)).evaluate, **{name: value for name, value in given.items() if value is not None}
     )
-    return evaluate(
-        run,
-        find(checkpoint.deployed.task),
-        config,
-        sampling=_sampling(args, policy),
-        stride=args.stride,
-        weights=args.weights,
-    )
+    sampling = _sampling(args, policy)
+    if sampling is not None and isinstance(policy, DiffusionPolicy):
+        policy.resampled(sampling)  # refuses what does not fit the policy's path
+    assert checkpoint.folder is not None
+    return Plan(checkpoint.folder, find(checkpoint.deployed.task), config, sampling, args.stride, args.weights)
 
 
 def _sampling(args: Eval, policy: AnyPolicy) -> Sampling | None:
@@ -98,7 +116,7 @@ def _sampling(args: Eval, policy: AnyPolicy) -> Sampling | None:
     given = {name: value for name, value in given.items() if value is not None}
     if not isinstance(policy, DiffusionPolicy):
         if given:
-            console.print("note: a regression policy makes one network call a plan; sampler options do not apply")
+            note("note: a regression policy makes one network call a plan; sampler options do not apply")
         return None
     sampler: dict[str, Any] = {"kind": given.pop("sampler")} if "sampler" in given else {}
     sampler |= {name: given.pop(name) for name in ("eta", "order") if name in given}
@@ -106,54 +124,58 @@ def _sampling(args: Eval, policy: AnyPolicy) -> Sampling | None:
     return decode(Sampling, edits, where="option", default=policy.config.sampling)
 
 
-def evaluate(
-    run: Path,
-    task: Task,
-    config: EvaluateConfig,
-    *,
-    sampling: Sampling | None = None,
-    stride: int | None = None,
-    weights: str = "ema",
-) -> Evaluation:
-    """Return the evaluation of a run's policy in `task`; it and its videos are written to the run's `evaluations`."""
-    folder = run_folder(run)
+def evaluate(plan: Plan) -> Evaluation:
+    """Return the evaluation of a policy; it and its videos are written to the run's `evaluations`."""
+    config, folder = plan.config, run_folder(plan.checkpoint)
     seeds = range(config.seed, config.seed + config.episodes)
     workers = min(config.workers or os.cpu_count() or 1, config.episodes)
-    load = partial(load_policy, run, weights, sampling, stride)
-    policy = load()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    load = partial(load_policy, plan.checkpoint, plan.weights, plan.sampling, plan.stride)
+    policy, checkpoint = open_policy(plan.checkpoint, weights=plan.weights, sampling=plan.sampling, stride=plan.stride)
+    with counter() as progress:
         bar = progress.add_task(f"episodes of {folder.name}", total=config.episodes)
 
         def done(count: int) -> None:
             progress.update(bar, completed=count)
 
         if workers > 1:
-            results = rollout_in_processes(task, load, seeds, workers=workers, record=config.record, on_progress=done)
+            results = rollout_in_processes(
+                plan.task, load, seeds, workers=workers, record=config.record, on_progress=done
+            )
         else:
-            results = rollout(task, policy, seeds, record=config.record, on_progress=done)
+            with _one_thread():
+                results = rollout(plan.task, policy, seeds, record=config.record, on_progress=done)
     first = results[0].trace
     assert first is not None
     latency = measure_latency(policy, {name: x[0] for name, x in first.observations.items()})
-    evaluation = Evaluation(_about(task, policy, weights), results, latency, routes_of(folder))
-    _write(folder / "evaluations", evaluation, results, task)
+    about = _about(plan, policy, checkpoint.step)
+    evaluation = Evaluation(about, results, latency, routes_of(folder))
+    _write(folder / "evaluations", evaluation, results, plan.task)
     return evaluation
 
 
-def _about(task: Task, policy: AnyPolicy, weights: str) -> About:
-    if isinstance(policy, DiffusionPolicy):
-        sampling = policy.config.sampling
-        name, sampler, nfe = "diffusion", sampler_name(sampling), sampling.nfe
-    else:
-        name, sampler, nfe = "regression", "regression", 1
+@contextmanager
+def _one_thread() -> Generator[None]:
+    """Run torch on one thread, as in worker processes: small batches gain nothing from more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _about(plan: Plan, policy: AnyPolicy, step: int) -> About:
+    name = kind(type(policy.config))
+    sampling = policy.config.sampling if isinstance(policy, DiffusionPolicy) else None
     return About(
-        task=task.name,
+        task=plan.task.name,
         policy=name,
-        weights="ema" if weights == "ema" else "raw",
-        sampler=sampler,
-        nfe=nfe,
-        control_hz=task.control_hz,
+        weights=plan.weights,
+        sampler=name if sampling is None else sampler_name(sampling),
+        nfe=1 if sampling is None else sampling.nfe,
+        control_hz=plan.task.control_hz,
         stride=policy.spec.stride,
+        step=step,
         action_unit=policy.schema.action.unit,
         threads=1,
     )
@@ -175,8 +197,8 @@ def sampler_name(sampling: Sampling) -> str:
 def _write(folder: Path, evaluation: Evaluation, results: tuple[EpisodeResult, ...], task: Task) -> None:
     """Write the evaluation, named after what was run, and the videos of its recorded episodes."""
     about = evaluation.about
-    name = f"{about.weights}-{about.sampler}-{about.nfe}-stride{about.stride}-seed{results[0].seed}-n{len(results)}"
-    stem = re.sub(r"[^a-z0-9_.-]+", "_", name)
+    run = f"step{about.step}-{about.weights}-{about.sampler}-{about.nfe}-stride{about.stride}"
+    stem = re.sub(r"[^a-z0-9_.-]+", "_", f"{run}-seed{results[0].seed}-n{len(results)}")
     evaluation.write(folder / f"{stem}.json")
     for result in results:
         if result.trace is None or result.trace.frames is None:
@@ -184,5 +206,5 @@ def _write(folder: Path, evaluation: Evaluation, results: tuple[EpisodeResult, .
         try:
             write_mp4(folder / f"{stem}-episode{result.seed}.mp4", result.trace.frames, task.control_hz)
         except MissingExtraError as error:
-            console.print(f"note: no videos: {error}")
+            note(f"note: no videos: {error}")
             return

@@ -9,6 +9,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..config import encode
@@ -17,7 +18,7 @@ from ..data.formats import describe, locate, read
 from ..errors import CheckpointError, DataError
 from ..policies.checkpoint import MANIFEST, complete, verify
 from ..train.folder import read_metrics
-from .runs import open_policy, run_folder
+from .runs import open_policy, run_folder, say
 
 LARGE_MB = 2000.0
 """Data sets larger than this are described from their metadata only."""
@@ -47,7 +48,7 @@ def _run(path: Path, console: Console) -> None:
     policy, checkpoint = open_policy(path)
     deployed = checkpoint.deployed
     spec = deployed.policy.spec
-    table = Table(title=str(path), title_justify="left", show_header=False)
+    table = Table(title=escape(str(path)), title_justify="left", show_header=False)
     table.add_row("task", deployed.task)
     table.add_row("policy", type(deployed.policy).__name__.removesuffix("Config").lower())
     table.add_row("network", str(deployed.policy.net))
@@ -79,7 +80,7 @@ def _state_of(folder: Path) -> str:
 
 def _data(path: Path, console: Console) -> None:
     found = describe(locate(path))
-    console.print(f"{found.path}  ({found.format}): {found.episodes} episodes, {found.steps} steps")
+    say(f"{found.path}  ({found.format}): {found.episodes} episodes, {found.steps} steps")
     small = [name for name, f in found.features.items() if found.steps * prod(f.shape) * 4 <= LARGE_MB * 1e6]
     report = doctor.report(read(found.path, small))
     console.print(f"episode lengths {report.shortest} to {report.longest}, median {report.median_length:g}")
@@ -91,13 +92,13 @@ def _data(path: Path, console: Console) -> None:
         table.add_row(f.name, str(f.shape), f.dtype, *numbers)
     console.print(table)
     for finding in report.findings:
-        console.print(f"{finding.level}: {finding.message}")
+        say(f"{finding.level}: {finding.message}")
     console.print("healthy" if report.healthy else "not healthy: see the findings above")
     for name in sorted(set(found.features) - set(small)):
         stored = found.features[name]
         console.print(f"{name}: {stored.dtype} {stored.shape} a step, too large to scan here")
     for note in found.notes:
-        console.print(f"note: {note}")
+        say(f"note: {note}")
 
 
 def _numbers(values: NDArray[np.float64], most: int = 6) -> str:

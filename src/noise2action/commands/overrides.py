@@ -33,7 +33,7 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
             position += 1
         if not values:
             raise ConfigError(f"--{name}: expected a value, got none")
-        found = [_value(v) for v in values]
+        found = list(values) if name in ALIASES else [_value(v) for v in values]
         _put(edits, ALIASES.get(name, name).replace("-", "_").split("."), found[0] if len(found) == 1 else found)
     return edits
 

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from rich.console import Console
 
 from ..config import encode
 from ..envs import two_routes
@@ -21,7 +20,7 @@ from ..evaluate.scenes import denoise_chunks, trajectories, two_routes_scene
 from ..policies import DiffusionPolicy
 from ..recipes.experiment import Experiment
 from ..train.folder import read_metrics
-from .runs import console, open_policy, read_experiment, run_folder
+from .runs import note, open_policy, read_experiment, run_folder, say
 
 DRAWN = 30
 """Rollouts in a picture of trajectories."""
@@ -46,7 +45,7 @@ def main(args: ReportArgs) -> int:
     runs = [run_folder(args.run)] + ([] if args.compare is None else [run_folder(args.compare)])
     out = args.out or runs[0] / "report.html"
     write(out, runs)
-    Console().print(f"report: {out}")
+    say(f"report: {out}")
     return 0
 
 
@@ -55,7 +54,7 @@ def write(out: Path, runs: Sequence[Path]) -> None:
     experiment = read_experiment(runs[0])
     evaluations = [e for k, run in enumerate(runs) for e in (_evaluations(run) if k == 0 else _evaluations(run)[:1])]
     if not evaluations:
-        console.print(f"note: no evaluations yet: run `n2a eval {runs[0]}` first to see success rates")
+        note(f"note: no evaluations yet: run `n2a eval {runs[0]}` first to see success rates")
     report = Report(
         title=f"{experiment.task}: {runs[0].name}",
         evaluations=evaluations,
@@ -73,7 +72,7 @@ def _evaluations(run: Path) -> list[Evaluation]:
     for path in (run / "evaluations").glob("*.json"):
         try:
             found.append(Evaluation.from_json(path.read_text()))
-        except DataError as error:
+        except (DataError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: {error}") from error
     return sorted(found, key=lambda e: e.about.created, reverse=True)
 

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..config import decode, encode
-from ..errors import CheckpointError, ConfigError, DataError
+from ..errors import CheckpointError, ConfigError
 from ..policies import AnyPolicy, DiffusionPolicy, Sampling
 from ..policies.checkpoint import FORMAT, MANIFEST, Checkpoint, build, load
 from ..recipes.experiment import Experiment
@@ -16,6 +16,28 @@ from ..train.folder import read_json, write_json
 
 console = Console(stderr=True, highlight=False)
 """Progress and notes go to standard error; results to standard output."""
+
+
+def note(text: str) -> None:
+    """Print a note to standard error, as it is: a path may hold brackets."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print a result to standard output, as it is."""
+    Console().print(text, markup=False, soft_wrap=True, highlight=False)
+
+
+def counter() -> Progress:
+    """Return a progress bar that counts and estimates the time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
 
 
 def write_experiment(run: Path, experiment: Experiment, summary: DataSummary) -> None:
@@ -38,11 +60,9 @@ def read_experiment(run: Path) -> Experiment:
 
 def routes_of(run: Path) -> dict[str, float] | None:
     """Return the share of the demonstrations by route that a run was trained on, where it is known."""
-    try:
-        summary: Any = read_json(run / "data.json")
-    except DataError:
+    if not (run / "data.json").exists():
         return None
-    return summary["routes"] or None
+    return decode(DataSummary, read_json(run / "data.json"), where=f"{run}/data.json").routes or None
 
 
 def open_policy(
@@ -68,7 +88,7 @@ def load_policy(run: Path, weights: str, sampling: Sampling | None, stride: int 
 def run_folder(checkpoint_or_run: Path) -> Path:
     """Return the run folder that a path names or lies in."""
     inside = (checkpoint_or_run / MANIFEST).exists()
-    return checkpoint_or_run.parent.parent if inside else checkpoint_or_run
+    return checkpoint_or_run.resolve().parents[1] if inside else checkpoint_or_run
 
 
 def check_new(out: Path) -> None:

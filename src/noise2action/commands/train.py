@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..config import encode
 from ..errors import ConfigError
+from ..policies.checkpoint import complete
 from ..recipes import find
 from ..recipes.experiment import Experiment
 from ..recipes.prepare import job
 from ..train.folder import locked
-from ..train.loop import Status, fit
+from ..train.loop import Status, check_resumable, fit
 from . import overrides
-from .runs import check_new, console, read_experiment, write_experiment
+from .runs import check_new, console, counter, note, read_experiment, write_experiment
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ def main(args: Train, rest: list[str]) -> int:
     """Run `n2a train`."""
     experiment = find(args.recipe)
     if args.config is not None:
-        experiment = overrides.apply(experiment, overrides.read_config(args.config), where=str(args.config))
-    experiment = overrides.apply(experiment, overrides.parse(rest), where="option")
+        experiment = _applied(experiment, overrides.read_config(args.config), str(args.config))
+    experiment = _applied(experiment, overrides.parse(rest), "option")
     if args.print_config:
         print(json.dumps(encode(experiment, Experiment), indent=1))  # noqa: T201
         return 0
@@ -50,17 +51,27 @@ def main(args: Train, rest: list[str]) -> int:
     return 0 if train(experiment, args.out, resume=args.resume) else 130
 
 
+def _applied(experiment: Experiment, edits: dict[str, Any], where: str) -> Experiment:
+    """Return the experiment with `edits`; a budget in steps replaces the recipe's budget in minutes."""
+    budget = edits.get("train")
+    if isinstance(budget, dict) and "steps" in budget and "minutes" not in budget:
+        edits = {**edits, "train": {**budget, "minutes": None}}
+    return overrides.apply(experiment, edits, where=where)
+
+
 def train(experiment: Experiment, out: Path, *, resume: bool = False) -> bool:
     """Train `experiment` in the run folder `out`; return False where an interrupt ended it, its state saved."""
     with locked(out):
-        if resume and _budgetless(read_experiment(out)) != _budgetless(experiment):
+        check_resumable(out, resume=resume)
+        if complete(out) and (changed := _changed(read_experiment(out), experiment)):
             raise ConfigError(
-                f"expected the configuration that {out} was started with, got another: use the same command"
+                f"expected the configuration that {out} was started with, got another {changed}: use the same command"
             )
-        with _bar("demonstrations", total=experiment.data.demonstrations) as (progress, task):
-            prepared, summary = job(experiment, on_progress=lambda n: progress.update(task, completed=n, visible=True))
+        with counter() as progress:
+            bar = progress.add_task("demonstrations", total=experiment.data.demonstrations, visible=False)
+            prepared, summary = job(experiment, on_progress=lambda n: progress.update(bar, completed=n, visible=True))
         write_experiment(out, experiment, summary)
-        console.print(
+        note(
             f"{summary.episodes} episodes ({summary.held_out} held out), {summary.steps} steps from {summary.source}; "
             f"{len(prepared.training.windows)} training windows"
         )
@@ -69,32 +80,26 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> bool:
             finished = fit(prepared, out, resume=resume, on_status=lambda s: _show(progress, bar, s))
             progress.update(bar, completed=1.0 if finished else None)
     again = "" if finished else "; go on with the same command and --resume"
-    console.print(f"{'trained' if finished else 'interrupted, saved'}: {out}{again}")
+    note(f"{'trained' if finished else 'interrupted, saved'}: {out}{again}")
     return finished
 
 
-def _budgetless(experiment: Experiment) -> Any:  # noqa: ANN401
-    """Return the configuration without the fields that a resumed run may change."""
-    body = encode(experiment, Experiment)
-    for name in ("threads", "log_every", "validate_minutes", "save_minutes", "save_steps", "tensorboard"):
-        del body["train"][name]
-    del body["evaluate"]
-    return body
+MAY_CHANGE = ("threads", "log_every", "validate_minutes", "save_minutes", "save_steps", "tensorboard")
+"""Fields of `train` that a resumed run may change: the result does not depend on them."""
 
 
-class _bar:  # noqa: N801 - reads as a function
-    """A progress bar that appears with its first update."""
+def _changed(old: Experiment, new: Experiment) -> str | None:
+    """Return the dotted path of a field that differs between two runs and must not; None where none does."""
+    was, now = (_leaves(encode(e, Experiment)) for e in (old, new))
+    free = ("evaluate.", *(f"train.{name}" for name in MAY_CHANGE))
+    return next((k for k in sorted(was | now) if was.get(k) != now.get(k) and not k.startswith(free)), None)
 
-    def __init__(self, name: str, total: int) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.progress = Progress(*columns, console=console)
-        self.task = self.progress.add_task(name, total=total, visible=False)
 
-    def __enter__(self) -> tuple[Progress, Any]:
-        return self.progress.__enter__(), self.task
-
-    def __exit__(self, *exception: Any) -> None:  # noqa: ANN401
-        self.progress.__exit__(*exception)
+def _leaves(body: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in body.items():
+        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return leaves
 
 
 def _training_bar() -> Progress:

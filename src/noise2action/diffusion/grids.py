@@ -51,6 +51,11 @@ class Leading(Grid):
     table: int = 1000
     """Steps of the discrete process that the spacing refers to."""
 
+    def __post_init__(self) -> None:
+        """Reject a table without steps."""
+        if self.table < 1:
+            raise PathError(f"expected table >= 1, got {self.table}")
+
     def noisy(self, path: Path, steps: int, start: float) -> Float[Tensor, "N"]:
         """Return ((N - 1 .. 0) * (table // N) + 1) / table."""
         _fits(steps, self.table)
@@ -64,6 +69,11 @@ class Linspace(Grid):
 
     table: int = 1000
     """Steps of the discrete process that the spacing refers to."""
+
+    def __post_init__(self) -> None:
+        """Reject a table without steps."""
+        if self.table < 1:
+            raise PathError(f"expected table >= 1, got {self.table}")
 
     def noisy(self, path: Path, steps: int, start: float) -> Float[Tensor, "N"]:
         """Return N times from start to start / table."""

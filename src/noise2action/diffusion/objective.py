@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
@@ -52,6 +53,11 @@ class MinSNR(Weight):
 
     gamma: float = 5.0
     """Largest weight."""
+
+    def __post_init__(self) -> None:
+        """Reject a weight that is not positive."""
+        if not self.gamma > 0:
+            raise PathError(f"expected gamma > 0, got {self.gamma}")
 
     def on_target(self, path: Path, target: Target, t: Tensor) -> Tensor:
         """Return min(alpha^2, gamma sigma^2) / det^2."""
@@ -108,10 +114,9 @@ class Diffusion:
         generator: torch.Generator,
         valid: Bool[Tensor, "B H"] | None = None,
     ) -> Losses:
-        """Return the weighted squared error of the target, a sample; what entries hold where `valid` is False is ignored."""
+        """Return the weighted squared error of the target, a sample; entries where `valid` is False are ignored."""
         if valid is not None:
-            # What padding holds must not reach a valid entry either, through a network that mixes actions.
-            x0 = torch.where(broadcast(valid, x0), x0, 0.0)
+            x0 = without_padding(x0, valid)
         t = self.draw_times(len(x0), generator)
         eps = randn_like(x0, generator)
         time = t.to(x0.dtype)
@@ -126,12 +131,17 @@ class Diffusion:
         weight = self.weight.on_target(self.path, self.target, t).to(x0.dtype)
         return Losses(weight * masked_mean(error, valid), time)
 
+    @cached_property
+    def _coefficients(self) -> dict[float, tuple[float, float, float]]:
+        """What `denoiser` multiplies with, by time: filled as sampling asks, kept for the next plan."""
+        return {}
+
     def _scales(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.path.alpha(t), self.path.sigma(t), self.target.input_scale(self.path, t)
 
     def denoiser(self, net: Net) -> Denoiser:
         """Return the denoiser x0_hat(x_t, t) of a trained network; scalar times are looked up, not recomputed."""
-        table: dict[float, tuple[float, float, float]] = {}
+        table = self._coefficients
 
         def coefficients(t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             scale = self.target.input_scale(self.path, t)
@@ -154,6 +164,11 @@ class Diffusion:
             return scales[1] * x_t + scales[2] * net(x_t * scales[0], t)
 
         return denoise
+
+
+def without_padding(x0: Float[Tensor, "B ..."], valid: Bool[Tensor, "B H"]) -> Float[Tensor, "B ..."]:
+    """Return `x0` with zeros where `valid` is False: what padding holds reaches neither network nor gradient."""
+    return torch.where(broadcast(valid, x0), x0, 0.0)
 
 
 def masked_mean(error: Float[Tensor, "B ..."], valid: Bool[Tensor, "B H"] | None) -> Float[Tensor, "B"]:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..errors import PathError
 from .paths import Path
 
 
@@ -16,6 +17,11 @@ class TimeLaw(ABC):
     @abstractmethod
     def draw(self, n: int, *, path: Path, generator: torch.Generator) -> Float[Tensor, "n"]:
         """Return `n` times in [0, 1], float64, on the generator's device."""
+
+
+def _check_spread(std: float) -> None:
+    if not std > 0:
+        raise PathError(f"expected std > 0, got {std}")
 
 
 def _uniform(n: int, generator: torch.Generator) -> Tensor:
@@ -55,6 +61,10 @@ class LogitNormal(TimeLaw):
     mean: float = 0.0
     std: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Reject a spread that is not positive."""
+        _check_spread(self.std)
+
     def draw(self, n: int, *, path: Path, generator: torch.Generator) -> Float[Tensor, "n"]:
         """Return logit-normal times."""
         return torch.sigmoid(self.mean + self.std * _normal(n, generator))
@@ -66,6 +76,10 @@ class LogNormal(TimeLaw):
 
     mean: float = -1.2
     std: float = 1.2
+
+    def __post_init__(self) -> None:
+        """Reject a spread that is not positive."""
+        _check_spread(self.std)
 
     def draw(self, n: int, *, path: Path, generator: torch.Generator) -> Float[Tensor, "n"]:
         """Return times whose noise-to-signal ratio is log-normal."""

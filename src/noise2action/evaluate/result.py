@@ -1,8 +1,6 @@
 """An evaluation: what was run, each episode, and the numbers with their intervals."""
 
 import json
-import os
-import platform
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -14,6 +12,7 @@ import torch
 
 from ..config import decode
 from ..errors import ConfigError, DataError, did_you_mean
+from ..machine import hardware
 from ..storage import atomic_write
 from .latency import Latency, Percentiles
 from .modes import Modes, mode_statistics
@@ -25,17 +24,6 @@ T = TypeVar("T")
 VERSION = 1
 SMOOTHNESS = ("jerk", "boundary_jump", "within_jump")
 ENTRY = ("seed", "success", "score", "steps", "route", *SMOOTHNESS)
-
-
-def hardware() -> str:
-    """Return the name of this computer's processor and its number of logical cores."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = models[0] if models else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} logical cores"
 
 
 def now() -> str:
@@ -51,7 +39,7 @@ class About:
     policy: str
     """Name shown in tables."""
     weights: str
-    """Which weights ran: ema or raw."""
+    """Which weights ran: ema, or model for those that are not averaged."""
     sampler: str
     nfe: int
     """Network evaluations of one plan."""
@@ -60,6 +48,8 @@ class About:
     """Actions executed before the next plan."""
     action_unit: str = ""
     sampler_seed: int = 0
+    step: int = 0
+    """Optimiser steps of the checkpoint."""
     hardware: str = field(default_factory=hardware)
     threads: int = field(default_factory=torch.get_num_threads)
     """torch threads of each rollout process."""

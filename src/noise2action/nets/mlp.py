@@ -32,11 +32,8 @@ class MLPConfig:
 
     def __post_init__(self) -> None:
         """Reject sizes that build no network."""
-        if (
-            min(self.width, self.blocks, self.expansion, self.condition_width) < 1
-            or self.time_dim < 4
-            or self.time_dim % 2
-        ):
+        sizes = (self.width, self.blocks, self.expansion, self.condition_width)
+        if min(sizes) < 1 or max(*sizes, self.time_dim) > 65_536 or self.time_dim < 4 or self.time_dim % 2:
             raise ConfigError(f"expected widths, blocks, expansion >= 1 and an even time_dim >= 4, got {self}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"expected dropout in [0, 1), got {self.dropout}")

@@ -48,6 +48,12 @@ class Backbone(nn.Module):
         vector = condition.vector
         return vector.new_empty(len(vector), self.spec.horizon, self.schema.action_dim)
 
+    def check_committed(self, committed: Tensor) -> None:
+        """Raise `ShapeError` unless `committed` is [B, K, A] with K at most the horizon."""
+        horizon, dim = self.spec.horizon, self.schema.action_dim
+        if committed.ndim != 3 or committed.shape[1] > horizon or committed.shape[2] != dim:
+            raise ShapeError(f"committed: expected [B, K <= {horizon}, {dim}], got {tuple(committed.shape)}")
+
     def normalised_actions(self, actions: Tensor) -> Tensor:
         """Return actions in robot units as the network sees them."""
         return self.normalizer.encode(self.schema.action.name, actions)

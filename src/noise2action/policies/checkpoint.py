@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -67,6 +68,8 @@ class Checkpoint:
     """The tensors of each file in `TENSORS`."""
     state: Mapping[str, Any]
     """Numbers of the trainer (JSON)."""
+    folder: Path | None = None
+    """Where it was read from."""
 
 
 def name_of(step: int) -> str:
@@ -169,6 +172,10 @@ def build(checkpoint: Checkpoint, *, weights: str = "ema") -> AnyPolicy:
     """Return the policy of a checkpoint with its `ema` or `model` weights, loaded strictly, ready to plan."""
     deployed = checkpoint.deployed
     normalizer = Normalizer.from_state(checkpoint.tensors["normalizer"], deployed.schema.features)
+    with torch.device("meta"):  # nothing is allocated before the file's own shapes were seen to agree
+        _check_weights(
+            deployed.policy.build(deployed.schema, normalizer), checkpoint.tensors[weights], f"{weights}.safetensors"
+        )
     policy = deployed.policy.build(deployed.schema, normalizer)
     load_weights(policy, checkpoint.tensors[weights], where=f"{weights}.safetensors")
     return policy.eval().requires_grad_(requires_grad=False)
@@ -176,6 +183,11 @@ def build(checkpoint: Checkpoint, *, weights: str = "ema") -> AnyPolicy:
 
 def load_weights(module: nn.Module, tensors: Tensors, *, where: str) -> None:
     """Load `tensors` into `module`: names, shapes and dtypes must match exactly and all values be finite."""
+    _check_weights(module, tensors, where)
+    module.load_state_dict(dict(tensors))
+
+
+def _check_weights(module: nn.Module, tensors: Tensors, where: str) -> None:
     own = module.state_dict()
     if own.keys() != tensors.keys():
         missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
@@ -188,7 +200,6 @@ def load_weights(module: nn.Module, tensors: Tensors, *, where: str) -> None:
             )
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise CheckpointError(f"{where}: expected finite weights, got NaN or infinity in {name!r}")
-    module.load_state_dict(dict(tensors))
 
 
 def _files(checkpoint: Checkpoint) -> dict[str, bytes]:
@@ -210,7 +221,9 @@ def _read(folder: Path) -> Checkpoint:
         tensors = {name: load_tensors(files[f"{name}.safetensors"]) for name in TENSORS}
     except SafetensorError as error:
         raise CheckpointError(f"{folder}: expected safetensors files, got {error}") from error
-    return Checkpoint(state.pop("step"), decode(Deployed, config, where=f"{folder.name}/config.json"), tensors, state)
+    return Checkpoint(
+        state.pop("step"), decode(Deployed, config, where=f"{folder.name}/config.json"), tensors, state, folder
+    )
 
 
 def _json(value: object) -> bytes:

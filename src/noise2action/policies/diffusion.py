@@ -14,7 +14,7 @@ from ..diffusion.denoisers import Denoiser, clip, pin
 from ..diffusion.grids import AnyGrid, Trailing
 from ..diffusion.objective import Diffusion, Losses
 from ..diffusion.samplers import DDIM, AnySampler, OnStep, Renoise, sample
-from ..errors import ConfigError, ShapeError
+from ..errors import ConfigError
 from ..nets import AnyNetConfig, MLPConfig
 from ..schema import Schema
 from ..seeds import Generators
@@ -59,6 +59,11 @@ class DiffusionConfig:
     """Path, target, training times and weight."""
     sampling: Sampling = field(default_factory=Sampling)
     """Sampler, grid and number of network evaluations."""
+
+    def __post_init__(self) -> None:
+        """Reject a grid that does not exist on the path, before anything is trained."""
+        sampling, (_, start) = self.sampling, self.objective.span
+        sampling.grid.times(self.objective.path, sampling.sampler.steps(sampling.nfe), start=start)
 
     def build(self, schema: Schema, normalizer: Normalizer) -> "DiffusionPolicy":
         """Return the policy with fresh weights (from the global generator)."""
@@ -129,10 +134,9 @@ class DiffusionPolicy(nn.Module):
 
 def _known(backbone: Backbone, committed: Tensor) -> tuple[Tensor, Tensor]:
     """Return (value, mask) [B, H, A] of the committed actions [B, K, A], in normalised units."""
-    spec, dim = backbone.spec, backbone.schema.action_dim
-    if committed.ndim != 3 or committed.shape[1] > spec.horizon or committed.shape[2] != dim:
-        raise ShapeError(f"committed: expected [B, K <= {spec.horizon}, {dim}], got {tuple(committed.shape)}")
-    missing = spec.horizon - committed.shape[1]
+    backbone.check_committed(committed)
+    horizon = backbone.spec.horizon
+    missing = horizon - committed.shape[1]
     value = nn.functional.pad(backbone.normalised_actions(committed), (0, 0, 0, missing))
-    mask = torch.arange(spec.horizon, device=committed.device) < committed.shape[1]
+    mask = torch.arange(horizon, device=committed.device) < committed.shape[1]
     return value, mask.reshape(1, -1, 1)

@@ -33,8 +33,10 @@ class PolicySpec:
 
     def __post_init__(self) -> None:
         """Reject conventions that leave nothing to execute."""
-        if self.obs_steps < 1 or self.horizon < 1 or not 0 < self.control_hz <= 10_000:
-            raise ConfigError(f"expected obs_steps >= 1, horizon >= 1 and 0 < control_hz <= 10000, got {self}")
+        if not (1 <= self.obs_steps <= 1024 and 1 <= self.horizon <= 4096 and 0 < self.control_hz <= 10_000):
+            raise ConfigError(
+                f"expected obs_steps in [1, 1024], horizon in [1, 4096] and control_hz in (0, 10000], got {self}"
+            )
         if not 1 - self.obs_steps <= self.first_action <= 0:
             raise ConfigError(f"expected first_action in [{1 - self.obs_steps}, 0], got {self.first_action}")
         if not 1 <= self.stride <= self.horizon + self.first_action:

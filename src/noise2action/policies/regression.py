@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..data.normalize import Normalizer
 from ..data.windows import Batch
-from ..diffusion.objective import Losses, masked_mean
+from ..diffusion.objective import Losses, masked_mean, without_padding
 from ..diffusion.samplers import OnStep
 from ..nets import AnyNetConfig, MLPConfig
 from ..schema import Schema
@@ -48,7 +48,7 @@ class RegressionPolicy(nn.Module):
         condition = self.backbone.encoder(batch.observations)
         t = torch.ones(len(batch.actions), device=batch.actions.device)
         mean = self.backbone(torch.zeros_like(batch.actions), t, condition)
-        error = (mean.to(batch.actions.dtype) - batch.actions) ** 2
+        error = (mean.to(batch.actions.dtype) - without_padding(batch.actions, batch.valid)) ** 2
         return Losses(masked_mean(error, batch.valid), t)
 
     @torch.no_grad()
@@ -70,5 +70,6 @@ class RegressionPolicy(nn.Module):
         with watch("decode"):
             actions = self.backbone.robot_actions(chunk)
             if committed is not None:
+                self.backbone.check_committed(committed)
                 actions = torch.cat([committed, actions[:, committed.shape[1] :]], dim=1)
             return actions

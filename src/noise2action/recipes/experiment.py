@@ -89,6 +89,12 @@ class Experiment:
     """Seed of weights, batch order, noise, split and simulated demonstrations."""
 
     def __post_init__(self) -> None:
-        """Reject a negative seed."""
+        """Reject a negative seed, and a clip in units that the normalised actions do not have."""
         if self.seed < 0:
             raise ConfigError(f"expected a seed >= 0, got {self.seed}")
+        bound = self.policy.sampling.clip if isinstance(self.policy, DiffusionConfig) else None
+        if bound is not None and bound <= 1 and self.data.actions != "limits":
+            raise ConfigError(
+                f"expected policy.sampling.clip null or larger with data.actions={self.data.actions} (they are not "
+                f"bounded by 1), got {bound}"
+            )

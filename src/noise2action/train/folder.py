@@ -3,6 +3,7 @@
 run/.lock  config.json  env.json  metrics.jsonl  checkpoints/
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -18,10 +19,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
-
 from .. import __version__
 from ..errors import ConfigError, DataError, RunLockedError, StorageError
+from ..machine import hardware
 from ..storage import atomic_write
 
 
@@ -66,7 +66,7 @@ def write_env(run: Path, *, threads: int, precision: str) -> None:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "packages": packages,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+        "hardware": hardware(),
         "threads": threads,
         "precision": precision,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -75,13 +75,11 @@ def write_env(run: Path, *, threads: int, precision: str) -> None:
     write_json(run / "env.json", body)
 
 
-def _processor() -> str:
-    return f"{torch.cpu.get_capabilities().get('cpu_name', platform.processor())}, {os.cpu_count()} logical cores"
-
-
 def _commit() -> str | None:
-    # The source's own repository, not whatever folder the user happens to be in.
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    repository = Path(__file__).parents[3]
+    if not (repository / ".git").exists():  # installed: a repository around it would be the user's
+        return None
+    command = ["git", "-C", str(repository), "rev-parse", "--short", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
@@ -110,13 +108,16 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     records: list[dict[str, Any]] = []
-    lines = path.read_text().splitlines()
+    lines = path.read_text(errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise DataError(f"{path}:{number}: expected a JSON record, got {line[:60]!r}") from error
+            record: Any = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict) and {"kind", "step"} <= record.keys():
+            records.append(record)
+        elif number < len(lines):
+            raise DataError(f"{path}:{number}: expected a JSON record with kind and step, got {line[:60]!r}")
     return records
 
 
@@ -139,7 +140,8 @@ class Metrics:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the files."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk was told when the record was added
+            self._file.close()
         if self._board is not None:
             self._board.close()
 

@@ -82,6 +82,11 @@ class _State:
                 "expected the configuration of the run that is resumed, got another policy, schema or seed: "
                 "use the same command, or another --out"
             )
+        ours, saved = self.job.normalizer.state(), checkpoint.tensors["normalizer"]
+        if ours.keys() != saved.keys() or not all(torch.equal(ours[name], saved[name]) for name in ours):
+            raise ConfigError(
+                "expected the data set that the run was started with, got one with other ranges: use that one"
+            )
         load_weights(self.weights.policy, checkpoint.tensors["model"], where="model.safetensors")
         load_weights(self.weights.ema, checkpoint.tensors["ema"], where="ema.safetensors")
         self.weights.restored(dict(checkpoint.tensors["optim"]))
@@ -94,7 +99,8 @@ def fit(job: Job, run: Path, *, resume: bool = False, on_status: Callable[[Statu
     """Train until the budget is spent; return False where an interrupt (SIGINT, SIGTERM) ended it early.
 
     Either way the last state is saved. The caller holds the run folder's lock. With `resume` the run goes on from its
-    newest intact checkpoint; on the CPU, with a budget in steps, the result is that of an uninterrupted run to the bit.
+    newest intact checkpoint, or from the start where there is none yet; on the CPU, with a budget in steps, the result
+    is that of an uninterrupted run to the bit.
     """
     config = job.config
     if config.threads:
@@ -102,15 +108,18 @@ def fit(job: Job, run: Path, *, resume: bool = False, on_status: Callable[[Statu
     keep_freed_memory()
     half = config.half_precision(torch.device("cpu"))
     state = _State(job, half=half)
-    if resume:
+    check_resumable(run, resume=resume)
+    if complete(run):
         state.restore(load(run))
-    elif complete(run):
-        raise ConfigError(
-            f"expected a new run folder, got {run} with checkpoints: add --resume, or choose another --out"
-        )
     write_env(run, threads=torch.get_num_threads(), precision="bf16" if half else "fp32")
     with Metrics(run, after_step=state.step, tensorboard=config.tensorboard) as metrics, _interrupts() as interrupted:
         return _loop(state, run, metrics, interrupted=interrupted, on_status=on_status)
+
+
+def check_resumable(run: Path, *, resume: bool) -> None:
+    """Raise `ConfigError` where the run has checkpoints and is not to be resumed."""
+    if complete(run) and not resume:
+        raise ConfigError(f"expected a new run folder, got {run} with checkpoints: add --resume, or another --out")
 
 
 def _loop(
@@ -123,7 +132,8 @@ def _loop(
 ) -> bool:
     job, config = state.job, state.job.config
     began = time.monotonic() - state.elapsed_s
-    window = _Window(state.step)
+    first = state.step
+    window = _Window(first)
     validation: Validation | None = None
     validated = saved = state.elapsed_s
     while (spent := config.progress(state.step, state.elapsed_s)) < 1 and not interrupted.is_set():
@@ -142,9 +152,9 @@ def _loop(
         if state.step % config.save_steps == 0 if config.save_steps else due:
             save(run, state.checkpoint())
             saved = state.elapsed_s = time.monotonic() - began
-    if job.held_out is not None and not interrupted.is_set():
-        _validate(state, job.held_out, metrics)
     save(run, state.checkpoint())
+    if job.held_out is not None and not interrupted.is_set() and state.step > first:
+        _validate(state, job.held_out, metrics)
     return not interrupted.is_set()
 
 

@@ -1,14 +1,16 @@
 """The trained weights: float32 ones that are stepped, a copy that computes, an average; each one flat tensor.
 
-One flat tensor is one memory pass an operation instead of one call a parameter; the modules' parameters are views of it.
+One flat tensor is one memory pass an operation instead of one call a parameter; the modules' parameters are views of
+it.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, TrainingError
 from ..policies import AnyPolicy
 from .config import TrainConfig
 
@@ -58,6 +60,8 @@ class Weights:
             p.grad = None
             start += p.numel()
         norm = float(self._gradient.norm())
+        if not math.isfinite(norm):
+            raise TrainingError(f"expected a finite gradient, got {norm}: lower --train.learning-rate")
         if norm > grad_clip:
             self._gradient.mul_(grad_clip / norm)
         for group in self.optimizer.param_groups:
@@ -81,8 +85,12 @@ class Weights:
         state = self.optimizer.state
         return {f"{parts[p]}.{key}": value for p, entry in state.items() for key, value in entry.items()}
 
+    @torch.no_grad()
     def restored(self, optimizer_state: dict[str, Tensor]) -> None:
         """Continue from `optimizer_state` (strictly), after the weights of policy and average were loaded."""
+        if not optimizer_state:  # saved before the first step
+            self._refresh()
+            return
         for name, p in self._parts.items():
             shapes = {"step": torch.Size(()), "exp_avg": p.shape, "exp_avg_sq": p.shape}
             entry = {key: optimizer_state.get(f"{name}.{key}") for key in shapes}
@@ -91,8 +99,7 @@ class Weights:
                     got = None if value is None else tuple(value.shape)
                     raise CheckpointError(f"optim.safetensors: expected {name}.{key} {tuple(shapes[key])}, got {got}")
             self.optimizer.state[p] = entry
-        with torch.no_grad():
-            self._refresh()
+        self._refresh()
 
 
 def in_order(module: nn.Module) -> list[nn.Parameter]:

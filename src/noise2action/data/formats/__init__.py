@@ -21,7 +21,7 @@ from ..episodes import Episodes
 from . import folder, npz, zarr_store
 from .description import Description, Stored
 
-__all__ = ["FORMATS", "Description", "Format", "Stored", "describe", "locate", "read", "write"]
+__all__ = ["FORMATS", "Description", "Format", "Stored", "check_suffix", "describe", "locate", "read", "write"]
 
 
 @runtime_checkable
@@ -104,6 +104,11 @@ def _naming(path: Path) -> Generator[None]:
         if str(path) in str(error):
             raise
         raise DataError(f"{path}: {error}") from error
+
+
+def check_suffix(path: Path | str) -> None:
+    """Raise `DataError` unless the suffix of `path` names a format: before minutes of work are to be written there."""
+    _format(Path(path))
 
 
 def _matching(path: Path) -> Format | None:
