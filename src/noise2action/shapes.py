@@ -22,9 +22,6 @@ Chunk = Float[Tensor, "B H A"]
 Noisy = Float[Tensor, "B ..."]
 """Anything diffusion works on: chunks, points, images, latents."""
 
-Time = Float[Tensor, "*#B"]
-"""Diffusion time: [] (shared), [B] (one a sample) or [B, H] (one an action)."""
-
 Valid = Bool[Tensor, "B H"]
 """True where an action is real, False where a window was padded."""
 

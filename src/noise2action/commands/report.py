@@ -78,9 +78,17 @@ def _evaluations(run: Path) -> list[Evaluation]:
 
 
 def _videos(run: Path, most: int = 4) -> list[Video]:
-    paths = sorted((run / "evaluations").glob("*.mp4"), key=lambda p: (-p.stat().st_mtime, p.name))[:most]
-    captions = [f"{run.name}, episode of seed {p.stem.rpartition('-episode')[2]}" for p in paths]
-    return [Video(p.read_bytes(), caption) for p, caption in zip(paths, captions, strict=True)]
+    """Return the recorded episodes of a run's latest evaluation."""
+    recorded = list((run / "evaluations").glob("*-episode*.mp4"))
+    if not recorded:
+        return []
+    stem = max(recorded, key=lambda p: p.stat().st_mtime).name.rpartition("-episode")[0]
+    paths = sorted((p for p in recorded if p.name.startswith(f"{stem}-episode")), key=lambda p: int(_seed(p)))[:most]
+    return [Video(p.read_bytes(), f"{run.name}, episode of seed {_seed(p)}") for p in paths]
+
+
+def _seed(video: Path) -> str:
+    return video.stem.rpartition("-episode")[2]
 
 
 def _drawings(runs: Sequence[Path], evaluations: Sequence[Evaluation]) -> list[Drawing]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..config import encode
 from ..errors import ConfigError
@@ -104,10 +104,8 @@ def _leaves(body: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _training_bar() -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=12),
         TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,
@@ -115,8 +113,7 @@ def _training_bar() -> Progress:
 
 
 def _show(progress: Progress, bar: Any, status: Status) -> None:  # noqa: ANN401
-    note = f"step {status.step}  loss {status.loss:.4f}  {status.samples_per_s:,.0f} samples/s"
+    note = f"step {status.step}  loss {status.loss:.4f}  {status.samples_per_s:,.0f}/s"
     if status.validation is not None:
-        found = status.validation
-        note += f"  held-out loss {found.loss:.4f}, action error {found.action_error:.3g} {found.action_error_unit}"
+        note += f"  held out {status.validation.loss:.4f}"
     progress.update(bar, completed=status.progress, note=note)

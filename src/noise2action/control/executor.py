@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import SchemaError, ShapeError
 from ..policies.policy import Policy
+from ..shapes import Chunk
 from ..timing import Stopwatch
 
 
@@ -24,7 +25,7 @@ class Executor:
         """Milliseconds of each stage of `act`: history, encode, denoise, decode."""
         self.planned = False
         """Whether the last tick planned."""
-        self.last_chunk: Float[Tensor, "B H A"] | None = None
+        self.last_chunk: Chunk | None = None
         """The chunk being executed, in robot units."""
         self._generators = list(generators)
         self._history: list[Mapping[str, Tensor]] = []

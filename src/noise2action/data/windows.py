@@ -6,11 +6,11 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ConfigError, DataError
+from ..shapes import Chunk, Valid
 from .episodes import checked_ends
 
 Index = NDArray[np.int64]
@@ -108,8 +108,8 @@ class Batch:
     """
 
     observations: Mapping[str, Tensor]
-    actions: Float[Tensor, "B H A"]
-    valid: Bool[Tensor, "B H"]
+    actions: Chunk
+    valid: Valid
 
     def __len__(self) -> int:
         """Return B, the number of samples."""

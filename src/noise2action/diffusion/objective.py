@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import PathError, ShapeError
 from ..seeds import randn_like
-from ..shapes import broadcast
+from ..shapes import Noisy, Valid, broadcast
 from .denoisers import Denoiser
 from .paths import AnyPath, Cosine, Path, check_terminal_snr
 from .targets import AnyTarget, Target, V
@@ -109,10 +109,10 @@ class Diffusion:
     def loss(
         self,
         net: Net,
-        x0: Float[Tensor, "B ..."],
+        x0: Noisy,
         *,
         generator: torch.Generator,
-        valid: Bool[Tensor, "B H"] | None = None,
+        valid: Valid | None = None,
     ) -> Losses:
         """Return the weighted squared error of the target, a sample; entries where `valid` is False are ignored."""
         if valid is not None:
@@ -166,12 +166,12 @@ class Diffusion:
         return denoise
 
 
-def without_padding(x0: Float[Tensor, "B ..."], valid: Bool[Tensor, "B H"]) -> Float[Tensor, "B ..."]:
+def without_padding(x0: Noisy, valid: Valid) -> Noisy:
     """Return `x0` with zeros where `valid` is False: what padding holds reaches neither network nor gradient."""
     return torch.where(broadcast(valid, x0), x0, 0.0)
 
 
-def masked_mean(error: Float[Tensor, "B ..."], valid: Bool[Tensor, "B H"] | None) -> Float[Tensor, "B"]:
+def masked_mean(error: Noisy, valid: Valid | None) -> Float[Tensor, "B"]:
     """Return the mean of `error` [B, H, ...] over each sample's valid entries; 0 where it has none."""
     if valid is None:
         return error.flatten(1).mean(1)

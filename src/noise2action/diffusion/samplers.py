@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..errors import PathError, ShapeError
 from ..seeds import Generators, randn_like
+from ..shapes import Noisy
 from .denoisers import Denoiser
 from .grids import Grid
 from .paths import Path
@@ -74,11 +75,11 @@ def _trim(gain: list[float]) -> list[float]:
 def run(
     denoise: Denoiser,
     tableau: Tableau,
-    x: Float[Tensor, "B ..."],
+    x: Noisy,
     *,
     generator: Generators | None = None,
     on_step: OnStep | None = None,
-) -> Float[Tensor, "B ..."]:
+) -> Noisy:
     """Return the sample that `tableau` makes of the noise `x` (see `prior`)."""
     history: list[Tensor] = []
     depth = tableau.gain.shape[1]
@@ -192,10 +193,10 @@ def heun(
     denoise: Denoiser,
     path: Path,
     grid: Float[Tensor, "times"],
-    x: Float[Tensor, "B ..."],
+    x: Noisy,
     *,
     on_step: OnStep | None = None,
-) -> Float[Tensor, "B ..."]:
+) -> Noisy:
     """Return the probability-flow solution by Heun's method, `2 N - 1` network evaluations.
 
     The flow is `dx = x0_hat d alpha + eps_hat d sigma`; the trapezoidal rule in alpha and sigma needs no rates, does
@@ -362,7 +363,7 @@ AnySampler = DDIM | DDPM | Adams | Heun | Renoise
 def sample(
     denoise: Denoiser,
     path: Path,
-    like: Float[Tensor, "B ..."],
+    like: Noisy,
     *,
     sampler: Sampler,
     grid: Grid,
@@ -370,7 +371,7 @@ def sample(
     start: float = 1.0,
     generator: Generators | None = None,
     on_step: OnStep | None = None,
-) -> Float[Tensor, "B ..."]:
+) -> Noisy:
     """Return samples with the shape, dtype and device of `like`, in `nfe` network evaluations, reproducible by seed."""
     times = _times(grid, path, sampler.steps(nfe), start)
     x = prior(path, like, start=float(times[0]), generator=generator)

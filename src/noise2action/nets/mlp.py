@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..condition import Condition
 from ..errors import ConfigError, ShapeError
+from ..shapes import Chunk
 from .embed import Sinusoidal, per_sample
 
 
@@ -82,7 +83,7 @@ class MLP(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Float[Tensor, "B H A"], t: Tensor, condition: Condition) -> Float[Tensor, "B H A"]:
+    def forward(self, x: Chunk, t: Tensor, condition: Condition) -> Chunk:
         """Return the prediction for the noisy chunk `x` at time `t` ([] or [B])."""
         if x.shape[1:] != self.chunk:
             raise ShapeError(f"expected a chunk {self.chunk}, got {tuple(x.shape[1:])}: the MLP's horizon is fixed")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..condition import Condition
 from ..errors import ConfigError
+from ..shapes import Chunk
 from .embed import Sinusoidal, per_sample
 
 
@@ -124,7 +125,7 @@ class UNet1d(nn.Module):
         )
         self.multiple = 2**last
 
-    def forward(self, x: Float[Tensor, "B H A"], t: Tensor, condition: Condition) -> Float[Tensor, "B H A"]:
+    def forward(self, x: Chunk, t: Tensor, condition: Condition) -> Chunk:
         """Return the prediction for the noisy chunk `x` of any length at time `t` ([] or [B])."""
         sinusoids, *layers = self.diffusion_step_encoder
         steps = sinusoids(per_sample(t, len(x))).to(x.dtype)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..condition import Condition
@@ -11,6 +10,7 @@ from ..encoders.state import StateEncoder
 from ..errors import SchemaError, ShapeError
 from ..nets import AnyNetConfig
 from ..schema import Schema
+from ..shapes import Chunk
 from .policy import PolicySpec
 
 
@@ -23,7 +23,7 @@ class Backbone(nn.Module):
         self.encoder = StateEncoder(schema.observations, obs_steps=spec.obs_steps)
         self.net = config.build(horizon=spec.horizon, action_dim=schema.action_dim, condition_dim=self.encoder.dim)
 
-    def forward(self, x: Float[Tensor, "B H A"], t: Tensor, condition: Condition) -> Float[Tensor, "B H A"]:
+    def forward(self, x: Chunk, t: Tensor, condition: Condition) -> Chunk:
         """Return the network's prediction, computed in the precision of its weights."""
         dtype = next(self.net.parameters()).dtype
         return self.net(x.to(dtype), t, Condition(condition.vector.to(dtype)))
@@ -43,7 +43,7 @@ class Backbone(nn.Module):
             normalised[feature.name] = self.normalizer.encode(feature.name, x)
         return self.encoder(normalised)
 
-    def chunk_like(self, condition: Condition) -> Float[Tensor, "B H A"]:
+    def chunk_like(self, condition: Condition) -> Chunk:
         """Return an empty chunk of the right shape, dtype and device."""
         vector = condition.vector
         return vector.new_empty(len(vector), self.spec.horizon, self.schema.action_dim)
