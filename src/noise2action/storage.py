@@ -28,7 +28,7 @@ def replace_file(path: Path, body: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    flush_folder(path.parent)
+    flush(path.parent)
 
 
 def write_durable(path: Path, body: bytes) -> None:
@@ -39,9 +39,9 @@ def write_durable(path: Path, body: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def flush_folder(folder: Path) -> None:
-    """Flush the names in `folder` to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -29,7 +29,7 @@ from ..config import decode, encode
 from ..data.normalize import Normalizer
 from ..errors import CheckpointError, StorageError
 from ..schema import Schema
-from ..storage import flush_folder, replace_file, write_durable
+from ..storage import flush, replace_file, write_durable
 from . import AnyPolicy, AnyPolicyConfig
 
 FORMAT = 1
@@ -95,11 +95,11 @@ def save(run: Path, checkpoint: Checkpoint) -> Path:
         for name, body in files.items():
             write_durable(temporary / name, body)
         write_durable(temporary / MANIFEST, _manifest(files))
-        flush_folder(temporary)
+        flush(temporary)
         if final.exists():
-            shutil.rmtree(final)  # the same step, damaged since
+            _discard(final)  # the same step, damaged since
         temporary.rename(final)
-        flush_folder(root)
+        flush(root)
         replace_file(root / "LATEST", f"{final.name}\n".encode())
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -261,9 +261,17 @@ def _prune(root: Path) -> None:
     kept = 0
     for folder in sorted(root.glob("step-*"), reverse=True):
         if kept >= KEEP:
-            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # the new checkpoint is safe; this one is tried again next time
+                _discard(folder)
         elif _intact(folder):
             kept += 1
+
+
+def _discard(folder: Path) -> None:
+    """Delete a checkpoint so that a kill in between leaves no partial folder under its name."""
+    hidden = folder.with_name(f".tmp-old-{folder.name}-{os.getpid()}")
+    folder.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _intact(folder: Path) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...errors import DataError, StorageError
+from ...storage import flush
 
 
 def publish(target: Path, write: Callable[[Path], None], *, overwrite: bool) -> None:
@@ -24,7 +25,7 @@ def publish(target: Path, write: Callable[[Path], None], *, overwrite: bool) -> 
         write(temporary)
         _sync_tree(temporary)
         _replace(temporary, target)
-        _sync(target.parent)
+        flush(target.parent)
     except OSError as error:
         raise StorageError(
             f"cannot write {target} ({error.strerror or error}): free some space or choose another folder; "
@@ -52,18 +53,10 @@ def _replace(temporary: Path, target: Path) -> None:
 def _sync_tree(path: Path) -> None:
     for folder, _, files in os.walk(path):
         for name in files:
-            _sync(Path(folder) / name)
-        _sync(Path(folder))
+            flush(Path(folder) / name)
+        flush(Path(folder))
     if path.is_file():
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        flush(path)
 
 
 def _remove(path: Path) -> None:
