@@ -127,18 +127,21 @@ def _success(evaluations: Sequence[Evaluation]) -> str:
     comparisons = _comparisons(evaluations)
     if comparisons:
         caption = "Paired by seed; McNemar's exact test on the episodes that only one of the two solved"
-        parts.append(page.table(PAIRED[1:], [paired_cells(c)[1:] for c in comparisons], caption=caption))
-        parts.extend(page.paragraph(_verdict(c)) for c in comparisons)
+        rows = [(f"{a} against {b}", *paired_cells(c)[2:]) for a, b, c in comparisons]
+        parts.append(page.table(PAIRED[1:], rows, caption=caption))
+        parts.extend(page.paragraph(_verdict(*comparison)) for comparison in comparisons)
     return "".join(parts)
 
 
-def _comparisons(evaluations: Sequence[Evaluation]) -> list[Comparison]:
-    own = evaluations[0]
-    return [compare(own, e) for e in evaluations[1:] if (e.about.task, e.seeds) == (own.about.task, own.seeds)]
+def _comparisons(evaluations: Sequence[Evaluation]) -> list[tuple[str, str, Comparison]]:
+    """Return the first evaluation against each other one of the same task and seeds, with their labels."""
+    (label, own), *others = _labelled(evaluations).items()
+    same = [(name, e) for name, e in others if (e.about.task, e.seeds) == (own.about.task, own.seeds)]
+    return [(label, name, compare(own, e)) for name, e in same]
 
 
-def _verdict(comparison: Comparison) -> str:
-    a, b, difference = comparison.a.policy, comparison.b.policy, comparison.success.difference
+def _verdict(a: str, b: str, comparison: Comparison) -> str:
+    difference = comparison.success.difference
     if difference.low <= 0 <= difference.high:
         return f"{a} against {b}: the interval holds zero, so these {difference.n} episodes do not separate them."
     better, worse = (a, b) if difference.value > 0 else (b, a)
@@ -281,16 +284,28 @@ def _figure(name: str, figure: Figure, caption: str) -> str:
 
 def _labelled(evaluations: Sequence[Evaluation]) -> dict[str, Evaluation]:
     """Return the evaluations by the shortest labels that tell them apart."""
-    for parts in (
-        ("policy",),
-        ("policy", "sampler"),
-        ("policy", "sampler", "task"),
-        ("policy", "sampler", "task", "created"),
-    ):
-        labels = [", ".join(str(getattr(e.about, part)) for part in parts) for e in evaluations]
+    labels = [""] * len(evaluations)
+    for count in range(1, 8):
+        parts = [_parts(e) for e in evaluations]
+        # A part that is the same for all tells nothing apart, save the policy's name.
+        told = [k for k in range(count) if k == 0 or len({p[k] for p in parts}) > 1]
+        labels = [", ".join(p[k] for k in told) for p in parts]
         if len(set(labels)) == len(labels):
             return dict(zip(labels, evaluations, strict=True))
     return {f"{label} ({k + 1})": e for k, (label, e) in enumerate(zip(labels, evaluations, strict=True))}
+
+
+def _parts(evaluation: Evaluation) -> tuple[str, ...]:
+    about = evaluation.about
+    return (
+        about.policy,
+        about.sampler,
+        f"{about.nfe} calls",
+        f"{about.stride} executed",
+        about.task,
+        f"{about.weights} of step {about.step}",
+        about.created,
+    )
 
 
 def _sample(evaluations: Sequence[Evaluation]) -> str:
