@@ -274,3 +274,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_a_remedy(tmp_path):
 def test_budgets_out_of_range_are_refused(bad):
     with pytest.raises(ConfigError, match="expected"):
         TrainConfig(**bad)
+
+
+def test_tensorboard_events_are_an_extra_beside_the_metrics(tmp_path):
+    pytest.importorskip("tensorboard")
+    fit(job(train=replace(SHORT, tensorboard=True)), tmp_path)
+    assert any(p.stat().st_size > 100 for p in (tmp_path / "tensorboard").iterdir())
+    assert read_metrics(tmp_path)
