@@ -137,6 +137,11 @@ def planning() -> tuple[Callable[[], float], Callable[[], float]]:
     return plan, tick
 
 
+def shown(value: float) -> str:
+    """Return three significant digits, thousands whole."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def main() -> None:
     """Measure, print, and write a table and its numbers to --out."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -167,7 +172,7 @@ def main() -> None:
         f"Median, least and most of {args.rounds} interleaved rounds."
     )
     lines = ["# Benchmarks", "", header, "", "| what | median | least | most |", "|---|---:|---:|---:|"]
-    lines += [f"| {n} | {statistics.median(v):.4g} | {min(v):.4g} | {max(v):.4g} |" for n, v in values.items()]
+    lines += [f"| {n} | {shown(statistics.median(v))} | {shown(min(v))} | {shown(max(v))} |" for n, v in values.items()]
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "cpu.md").write_text("\n".join(lines) + "\n")
     (args.out / "cpu.json").write_text(json.dumps({"about": header, "rounds": values}, indent=1) + "\n")
