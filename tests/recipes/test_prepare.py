@@ -57,6 +57,14 @@ def test_noise_is_on_training_windows_only():
     assert all(0.4 < float(d.std()) < 0.6 for d in changed)
 
 
+def test_episodes_keep_their_schema_and_must_fit_it():
+    made = demonstrate(find_task("two_routes"), 3, seed=0).episodes
+    training, held_out = split(made, held_out=0.4, seed=0)
+    assert training.schema == held_out.schema == find_task("two_routes").schema
+    with pytest.raises(SchemaError, match="expected a feature 'agent_position'"):
+        replace(made, schema=find_task("pusht").schema)
+
+
 def test_another_control_rate_than_the_task_is_refused():
     spec = replace(SMALL.policy.spec, control_hz=20.0)
     with pytest.raises(ConfigError, match="control_hz=10"):
@@ -76,6 +84,7 @@ def test_the_human_data_become_the_tasks_features(real_data):
     episodes = load_episodes(find_task("pusht"), DataConfig(path=str(path), columns=COLUMNS))
     raw = read(path / "pusht_cchi_v7_lowdim.npz")
     assert len(episodes) == 206
+    assert episodes.schema == find_task("pusht").schema == episodes.select([0]).schema
     assert np.array_equal(episodes.arrays["block_position"], raw.arrays["state"][:, 2:4])
     assert np.array_equal(episodes.arrays["action"], raw.arrays["action"])
     with pytest.raises(SchemaError, match="expected the features"):

@@ -99,7 +99,7 @@ def mirrored(episodes: Episodes, mirror: Mirror) -> Episodes:
                 "name it in points, angles or unchanged"
             )
     both = {key: np.concatenate([episodes.arrays[key], array]) for key, array in reflected.items()}
-    return Episodes(both, np.concatenate([episodes.ends, episodes.ends + episodes.total]))
+    return Episodes(both, np.concatenate([episodes.ends, episodes.ends + episodes.total]), episodes.schema)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def retargeted(episodes: Episodes, retarget: Retarget) -> Episodes:
             moved[name][start:end] = (moved[name][start:end] - final) @ rotation.T + np.array(goal)
         moved[retarget.angle][start:end] = np.mod(moved[retarget.angle][start:end] + turn, 2 * math.pi)
     cast = {name: array.astype(episodes.arrays[name].dtype) for name, array in moved.items()}
-    return Episodes({**episodes.arrays, **cast}, episodes.ends)
+    return Episodes({**episodes.arrays, **cast}, episodes.ends, episodes.schema)
 
 
 def _wrapped(angle: float) -> float:

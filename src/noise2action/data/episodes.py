@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
+from ..schema import Schema
 
 Array = NDArray[Any]
 
@@ -30,6 +31,8 @@ class Episodes:
 
     arrays: Mapping[str, Array]
     ends: NDArray[np.int64]
+    schema: Schema | None = None
+    """What the arrays are (kind, unit, range), where it is known: a file has no room for it, a task brings it."""
 
     def __post_init__(self) -> None:
         """Check and freeze."""
@@ -40,6 +43,8 @@ class Episodes:
         object.__setattr__(
             self, "arrays", MappingProxyType({k: _checked(k, a, int(ends[-1])) for k, a in self.arrays.items()})
         )
+        if self.schema is not None:
+            self.schema.check({name: array.shape[1:] for name, array in self.arrays.items()}, where="episodes")
 
     def __len__(self) -> int:
         """Return N, the number of episodes."""
@@ -89,7 +94,8 @@ class Episodes:
         """Return the episodes at `indices`, in that order, copied."""
         if len(indices) == 0:
             raise DataError("expected at least one episode to select, got none")
-        return Episodes.concatenate(self.slice(int(i)) for i in indices)
+        chosen = Episodes.concatenate(self.slice(int(i)) for i in indices)
+        return Episodes(chosen.arrays, chosen.ends, self.schema)
 
     @staticmethod
     def concatenate(trajectories: Iterable[Mapping[str, ArrayLike]]) -> "Episodes":

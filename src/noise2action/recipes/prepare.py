@@ -55,7 +55,8 @@ def demonstrate(task: Task, count: int, *, seed: int, on_progress: Progress | No
         if on_progress is not None:
             on_progress(len(kept))
     shares = {name: routes.count(name) / len(routes) for name in sorted(set(routes))}
-    return Demonstrated(Episodes.concatenate(kept), attempts, shares)
+    made = Episodes.concatenate(kept)
+    return Demonstrated(Episodes(made.arrays, made.ends, task.schema), attempts, shares)
 
 
 def load_episodes(task: Task, config: DataConfig) -> Episodes:
@@ -75,8 +76,8 @@ def load_episodes(task: Task, config: DataConfig) -> Episodes:
     direct = [name for name in wanted if name in stored]
     raw = read(path, sorted({*direct, *(c.source for c in sources.values())}))
     arrays = {name: raw.arrays[name] if name in direct else _column(raw, sources[name]) for name in wanted}
-    episodes = Episodes(arrays, raw.ends)
     task.schema.check({name: array.shape[1:] for name, array in arrays.items()}, where=str(path))
+    episodes = Episodes(arrays, raw.ends, task.schema)
     check_finite(episodes)
     return episodes
 
