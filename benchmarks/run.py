@@ -24,7 +24,8 @@ from noise2action.data.windows import Windows
 from noise2action.diffusion.denoisers import clip
 from noise2action.diffusion.grids import Trailing
 from noise2action.diffusion.objective import Diffusion
-from noise2action.diffusion.samplers import DDIM, Adams, sample
+from noise2action.diffusion.samplers import DDIM, Adams
+from noise2action.diffusion.sampling import sample
 from noise2action.envs.tasks import find
 from noise2action.machine import hardware
 from noise2action.policies.checkpoint import Deployed

@@ -14,9 +14,9 @@ NAME = "noise2action"
 FLOORS = (
     {"shapes", "schema", "errors", "seeds", "config", "timing", "condition", "storage", "machine"},
     {"diffusion", "nets", "encoders", "data", "envs", "robots"},
-    {"policies", "control"},
-    {"train", "evaluate", "compile", "serve", "finetune", "studies"},
-    {"recipes", "cli", "commands", "playground"},
+    {"policies", "control", "generative"},
+    {"train", "evaluate", "compile", "serve", "finetune"},
+    {"recipes", "cli", "commands", "studies", "playground"},
 )
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts} | {"": 0, "__main__": 4}
 # The vocabulary and the front door are one package each: the command line lists the recipes.

@@ -29,6 +29,10 @@ class PathError(Noise2ActionError):
     """A noise path, target or grid that cannot be combined."""
 
 
+class SolverError(Noise2ActionError):
+    """A solver that cannot reach its tolerance, or a network that returns no usable numbers."""
+
+
 class DataError(Noise2ActionError):
     """A data file that is missing, damaged, inconsistent or not finite."""
 

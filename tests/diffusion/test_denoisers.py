@@ -6,8 +6,10 @@ from torch import Tensor
 
 from noise2action.diffusion.denoisers import Counted, cfg, clip, dynamic_threshold, pin
 from noise2action.diffusion.grids import Trailing
+from noise2action.diffusion.multistep import ddim
 from noise2action.diffusion.paths import Cosine, LinearVP
-from noise2action.diffusion.samplers import Heun, ddim, run
+from noise2action.diffusion.samplers import Heun
+from noise2action.diffusion.tableau import run
 
 X = torch.randn(4, 5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 HALF = torch.tensor(0.5, dtype=torch.float64)

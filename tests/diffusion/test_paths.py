@@ -9,23 +9,32 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from noise2action.config import decode, encode
 from noise2action.diffusion.objective import Diffusion
 from noise2action.diffusion.paths import (
+    SCHEDULES,
     VE,
     Cosine,
     LinearVP,
     Path,
+    Schedule,
     Straight,
     SubVP,
     Table,
     TerminalSNRWarning,
     check_terminal_snr,
+    terminal_snr,
+)
+from noise2action.diffusion.schedules import (
+    betas_of,
     cosine_betas,
     linear_betas,
     scaled_linear_betas,
     sigmoid_betas,
-    terminal_snr,
+    sigmoid_raw_betas,
+    zero_terminal_snr,
 )
+from noise2action.diffusion.targets import Epsilon, V
 from noise2action.errors import PathError
 
 
@@ -106,6 +115,55 @@ def test_sigmoid_betas_written_out_and_scaled() -> None:
     assert (abar > 0.01).double().mean() > 0.5
 
 
+def test_the_raw_sigmoid_is_mostly_pure_noise() -> None:
+    shape = 1 / (1 + np.exp(-np.linspace(-6, 6, 1000)))
+    np.testing.assert_allclose(sigmoid_raw_betas(1000), shape, rtol=1e-12)
+    abar = Schedule(name="sigmoid_raw").alpha_bar
+    assert (abar < 1e-4).double().mean() > 0.5
+
+
+@pytest.mark.parametrize("betas", [scaled_linear_betas(1000), linear_betas(100), (0.1, 0.2), (0.5, 0.01, 0.3)])
+def test_zero_terminal_snr_is_lins_algorithm_1(betas: tuple[float, ...]) -> None:
+    roots = np.sqrt(np.cumprod(1 - np.array(betas)))
+    first, last = roots[0], roots[-1]
+    shifted = (roots - last) * first / (first - last)
+    path = Table(zero_terminal_snr(betas))
+    np.testing.assert_allclose(path.alpha_bar[1:], shifted**2, rtol=1e-11)
+    assert path.betas[-1] == 1.0
+    assert path.betas[0] == pytest.approx(betas[0], rel=1e-10)  # the first step is kept
+    assert path.ends() == (0.0, 1.0)
+    assert terminal_snr(path) == 0.0
+    np.testing.assert_allclose(zero_terminal_snr(path.betas), path.betas, rtol=1e-9)
+
+
+def test_no_noise_can_be_predicted_from_a_zero_terminal_snr() -> None:
+    path = Schedule(steps=100, zero_terminal=True)
+    Diffusion(path=path, target=V(), strict=True)
+    with pytest.raises(PathError, match=r"Epsilon target on Schedule cannot start at t=1 .*use target=v"):
+        Diffusion(path=path, target=Epsilon())
+    with pytest.raises(PathError, match="expected at least 2 steps"):
+        Schedule(steps=1, zero_terminal=True)
+
+
+@pytest.mark.filterwarnings("ignore:expected a terminal SNR")
+@pytest.mark.parametrize("zero_terminal", [False, True])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_is_the_table_of_its_name_and_goes_through_a_config(name: str, zero_terminal: bool) -> None:
+    betas = SCHEDULES[name](50)
+    path = Schedule(steps=50, name=name, zero_terminal=zero_terminal)
+    assert path.betas == (zero_terminal_snr(betas) if zero_terminal else betas)
+    typed = {"kind": "schedule", "steps": 50, "name": name, "zero_terminal": zero_terminal}
+    objective = decode(Diffusion, {"path": typed})
+    assert objective.path == path
+    assert encode(objective)["path"] == typed
+
+
+def test_betas_of_cumulative_powers() -> None:
+    betas = (0.1, 0.2, 0.5)
+    np.testing.assert_allclose(betas_of(Table(betas).alpha_bar[1:].tolist()), betas, rtol=1e-14)
+    assert betas_of([0.5, 0.0]) == (0.5, 1.0)
+
+
 def test_alpha_bar_is_the_product_of_what_each_step_keeps() -> None:
     path = Table((0.1, 0.2, 0.5))
     abar = [1.0, 0.9, 0.9 * 0.8, 0.9 * 0.8 * 0.5]
@@ -116,11 +174,27 @@ def test_alpha_bar_is_the_product_of_what_each_step_keeps() -> None:
     assert path.steps == 3
 
 
-def test_a_table_takes_the_nearest_step_in_every_type() -> None:
+def test_between_its_steps_a_table_is_linear_in_alpha() -> None:
     path = Table((0.1, 0.2, 0.5))
-    for dtype in (torch.float32, torch.float64):
-        k = torch.tensor([0.1, 0.3, 0.4, 0.6, 0.7, 0.95, -0.5, 1.5], dtype=dtype)
-        assert (path.alpha(k) ** 2 * 1000).round().tolist() == [1000, 900, 900, 720, 720, 360, 1000, 360]
+    steps, roots = np.arange(4) / 3, np.sqrt([1.0, 0.9, 0.72, 0.36])
+    for dtype, accuracy in ((torch.float32, 1e-6), (torch.float64, 1e-14)):
+        t = torch.tensor([0.01, 0.1, 0.2, 0.45, 0.6, 0.7, 0.95], dtype=dtype)
+        expected = np.interp(t.double().numpy(), steps, roots)
+        np.testing.assert_allclose(path.alpha(t), expected, rtol=accuracy)
+        np.testing.assert_allclose(path.sigma(t), np.sqrt(1 - expected**2), rtol=20 * accuracy)
+        assert path.alpha(t).dtype == path.sigma(t).dtype == dtype
+        beyond = torch.tensor([-0.5, 1.5], dtype=dtype)
+        assert torch.equal(path.alpha(beyond), path.alpha(torch.tensor([0.0, 1.0], dtype=dtype)))
+
+
+def test_sigma_of_a_table_has_all_its_digits_near_the_data() -> None:
+    """sigma^2 = 1 - alpha^2 is beta_1 at the first step and falls linearly from there, however small beta_1 is."""
+    for first in (1e-4, 1e-8, 1e-12):
+        path = Table((first, 0.3, 0.9))
+        assert path.sigma(torch.tensor(1 / 3, dtype=torch.float64)).item() == pytest.approx(first**0.5, rel=1e-12)
+        t = torch.tensor([1e-3, 1e-6, 1e-9], dtype=torch.float64)
+        lost = 3 * t * (first / (1 + (1 - first) ** 0.5))
+        np.testing.assert_allclose(path.variance(t), lost * (2 - lost), rtol=1e-9)
 
 
 @given(st.integers(1, 3000), st.sampled_from([linear_betas, cosine_betas, sigmoid_betas, scaled_linear_betas]))
@@ -145,7 +219,7 @@ def test_one_step_then_another_is_the_jump(betas: list[float]) -> None:
         assert float(path.sigma(t)) ** 2 == pytest.approx(variance, rel=1e-9)
 
 
-@pytest.mark.parametrize("betas", [(0.0, 0.1), (0.1, 1.0), (0.1, -0.2), (0.1, float("nan"))])
+@pytest.mark.parametrize("betas", [(0.0, 0.1), (1.0, 0.1), (0.1, 1.1), (0.1, -0.2), (0.1, float("nan"))])
 def test_betas_outside_the_open_interval_are_rejected(betas: tuple[float, ...]) -> None:
     with pytest.raises(PathError, match=r"expected betas in \(0, 1\)"):
         Table(betas)

@@ -7,7 +7,6 @@ import torch
 from exact import PATHS, SMOOTH, TABLES, f64, inner_times, name
 
 from noise2action.diffusion.paths import VE, Cosine, LinearVP, Path, Straight, SubVP, Table
-from noise2action.errors import PathError
 
 VP = [p for p in SMOOTH if type(p) is LinearVP]
 SUB_VP = [p for p in SMOOTH if isinstance(p, SubVP)]
@@ -74,19 +73,19 @@ def test_time_at_inverts_half_log_snr(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PATHS, ids=name)
 def test_time_at_clamps_to_the_ends(path: Path) -> None:
-    first = 1 / path.steps if isinstance(path, Table) else 0.0
     ends = path.time_at(f64(math.inf, 1e4, -1e4, -math.inf))
-    assert ends.tolist() == [first, ends[1].item(), 1.0, 1.0]
-    assert 0 <= ends[1] <= max(first, 1e-12)
+    assert (ends[0], ends[3]) == (0, 1)
+    assert 0 <= ends[1] <= 1e-12
+    assert 1 - 1e-12 <= ends[2] <= 1
 
 
 @pytest.mark.parametrize("path", TABLES, ids=name)
-def test_time_at_on_a_table_is_the_nearest_noisy_step(path: Table) -> None:
+def test_time_at_is_continuous_between_the_steps_of_a_table(path: Table) -> None:
     steps = torch.arange(1, path.steps + 1, dtype=torch.float64) / path.steps
-    between = path.half_log_snr(steps)
-    assert torch.equal(path.time_at(between), steps)
-    near = 0.8 * between[:-1] + 0.2 * between[1:]
-    assert torch.equal(path.time_at(near), steps[:-1])
+    t = torch.cat([steps[:-1], steps[:-1] - 0.3 / path.steps])
+    close(path.time_at(path.half_log_snr(t)), t, rtol=0, atol=1e-13)
+    nearest = path.nearest(t)
+    assert torch.equal(nearest, steps[:-1].repeat(2))
 
 
 @pytest.mark.parametrize("path", PATHS, ids=name)
@@ -149,10 +148,55 @@ def test_ve_sde_is_song_eq_9(path: VE) -> None:
 
 
 @pytest.mark.parametrize("path", TABLES, ids=name)
-@pytest.mark.parametrize("derived", ["rates", "drift", "diffusion_squared"])
-def test_a_table_has_no_rates_and_names_the_remedy(path: Table, derived: str) -> None:
-    with pytest.raises(PathError, match=r"use LinearVP or Cosine"):
-        getattr(path, derived)(f64(0.5))
+def test_rates_of_a_table_are_the_slope_of_its_segment(path: Table) -> None:
+    """At a step itself, that of the segment towards the data."""
+    steps = torch.arange(path.steps + 1, dtype=torch.float64) / path.steps
+    alpha = path.alpha_bar.sqrt()
+    slope = alpha.diff() * path.steps
+    for t in (steps[1:], steps[1:] - 0.01 / path.steps, steps[1:] - 0.5 / path.steps, steps[1:] - 0.99 / path.steps):
+        alpha_rate, sigma_rate = path.rates(t)
+        # The slope is a difference of two alphas: 1e-16 over a fall of down to 1e-4.
+        close(alpha_rate, slope, rtol=1e-9, atol=1e-12)
+        close(sigma_rate, -path.alpha(t) * slope / path.sigma(t), rtol=1e-9, atol=1e-12)
+    alpha_rate, sigma_rate = path.rates(steps[0])
+    assert (alpha_rate.item(), sigma_rate.item()) == (pytest.approx(slope[0].item(), rel=1e-9), math.inf)
+
+
+@pytest.mark.parametrize("path", TABLES, ids=name)
+def test_sde_of_a_table_keeps_its_marginals(path: Table) -> None:
+    """sigma^2 = 1 - alpha^2 makes g^2 = -2 f: the variance-preserving SDE whose beta is the table's, in the limit."""
+    t = (torch.arange(path.steps - 1, dtype=torch.float64) + 0.5) / path.steps
+    f, g_squared = path.drift(t), path.diffusion_squared(t)
+    close(g_squared, -2 * f, rtol=1e-9, atol=0)
+    close(f * path.alpha(t), path.rates(t)[0], rtol=1e-12, atol=0)
+    betas = f64(*path.betas[:-1])
+    small = betas < 0.05
+    # beta_k / dt: the continuous rate differs by the square of the step.
+    close(g_squared[small] / path.steps, betas[small], rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("path", TABLES, ids=name)
+def test_alpha_and_sigma_of_a_table_are_continuous(path: Table) -> None:
+    k = torch.arange(2 * path.steps + 1, dtype=torch.float64) / (2 * path.steps)  # steps and middles of segments
+    inner = k[1:-1]
+    for scale in (path.alpha, path.variance):
+        jump = scale(inner + 1e-9) - scale(inner - 1e-9)
+        assert jump.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("path", PATHS, ids=name)
+def test_nearest_is_the_noisy_time_that_networks_know(path: Path) -> None:
+    t = torch.rand(500, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    nearest = path.nearest(t)
+    assert torch.equal(path.snap(nearest), nearest)
+    if not isinstance(path, Table):
+        assert torch.equal(nearest, t)
+        return
+    k = nearest * path.steps
+    assert k.min() >= 0.99
+    inside = t * path.steps > 0.5
+    assert bool(((k - t * path.steps).abs() <= 0.5 + 1e-9)[inside].all())
+    assert path.nearest(f64(0.0, 1.0)).tolist() == [1 / path.steps, 1.0]
 
 
 @pytest.mark.parametrize("path", PATHS, ids=name)

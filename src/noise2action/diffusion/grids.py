@@ -23,7 +23,7 @@ class Grid(ABC):
         """Return N + 1 strictly decreasing times from about `start` to exactly 0; `PathError` where they coincide."""
         if steps < 1:
             raise PathError(f"expected at least 1 sampler step, got {steps}")
-        noisy = path.snap(self.noisy(path, steps, start))
+        noisy = path.nearest(self.noisy(path, steps, start))
         if not bool((noisy.diff() < 0).all()):
             raise PathError(
                 f"expected {steps} distinct times, got repeated ones from {type(self).__name__} on "
@@ -146,7 +146,7 @@ def _half_log_snr(path: Path, t: float) -> float:
 
 def _cleanest(path: Path) -> float:
     """Return the half-log-SNR of the first noisy step; infinite on a path that is not discrete."""
-    return _half_log_snr(path, float(path.snap(torch.zeros((), dtype=torch.float64))))
+    return _half_log_snr(path, float(path.nearest(torch.zeros((), dtype=torch.float64))))
 
 
 def _fits(steps: int, table: int) -> None:

@@ -15,7 +15,7 @@ from ..shapes import Noisy, Valid, broadcast
 from .denoisers import Denoiser
 from .paths import AnyPath, Cosine, Path, check_terminal_snr
 from .targets import AnyTarget, Target, V
-from .times import AnyTimeLaw, Stratified
+from .times import AnyTimeLaw, LossSecondMoment, Stratified
 
 Net = Callable[[Tensor, Tensor], Tensor]
 """(scaled x_t, t) -> y, the target; the condition is already bound."""
@@ -65,12 +65,39 @@ class MinSNR(Weight):
         return capped / target.determinant(path, t) ** 2
 
 
-AnyWeight = Uniform | SNR | MinSNR
+@dataclass(frozen=True)
+class Likelihood(Weight):
+    """g(t)^2 on the squared error of the score: the loss is then a bound on the data's log-likelihood.
+
+    With uniform times over a span of length T, `T D / 2` times the mean loss is, up to a constant of the data, the
+    bound in nats for D dimensions. Infinite at t = 0 where sigma = 0: needs a span from t > 0, but on a table.
+
+    **Source:** Song et al. 2021b ("Maximum likelihood training of score-based diffusion models"), theorem 1.
+    """
+
+    def on_target(self, path: Path, target: Target, t: Tensor) -> Tensor:
+        """Return (g alpha / (sigma det))^2, written so that alpha = 0 is no division by zero."""
+        alpha, variance = path.alpha(t), path.variance(t)
+        # alpha^2 g^2, from g^2 = d sigma^2/dt - 2 sigma^2 d log alpha/dt.
+        power = alpha * (alpha * path.variance_rate(t) - 2 * path.rates(t)[0] * variance)
+        return power / (variance * target.determinant(path, t) ** 2)
+
+    def check(self, path: Path, target: Target, *, start: float, end: float) -> None:
+        """Raise `PathError` unless the factor is finite at both ends of the span."""
+        ends = path.snap(torch.tensor([start, end], dtype=torch.float64))
+        if not bool(self.on_target(path, target, ends).isfinite().all()):
+            raise PathError(
+                f"expected a finite likelihood weight on the span, got {(end, start)} with {type(target).__name__} "
+                f"target on {type(path).__name__}: use a span from t>0, such as (0.001, {start:g})"
+            )
+
+
+AnyWeight = Uniform | SNR | MinSNR | Likelihood
 
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """A loss a sample, and the times they were drawn at."""
+    """A loss a sample, divided by the density of times that a law has learnt; and the times they were drawn at."""
 
     value: Float[Tensor, "B"]
     t: Float[Tensor, "B"]
@@ -99,12 +126,17 @@ class Diffusion:
         if not 0 <= end < start <= 1:
             raise PathError(f"expected a span 0 <= low < high <= 1, got {self.span}")
         self.target.check(self.path, start=start, end=end)
+        if isinstance(self.weight, Likelihood):
+            self.weight.check(self.path, self.target, start=start, end=end)
         check_terminal_snr(self.path, strict=self.strict)
 
     def draw_times(self, n: int, generator: torch.Generator) -> Float[Tensor, "n"]:
         """Return `n` training times inside the span, float64."""
+        return self._in_span(self.times.draw(n, path=self.path, generator=generator))
+
+    def _in_span(self, t: Tensor) -> Tensor:
         end, start = self.span
-        return self.path.snap(end + (start - end) * self.times.draw(n, path=self.path, generator=generator))
+        return self.path.snap(end + (start - end) * t)
 
     def loss(
         self,
@@ -113,11 +145,24 @@ class Diffusion:
         *,
         generator: torch.Generator,
         valid: Valid | None = None,
+        memory: Tensor | None = None,
     ) -> Losses:
-        """Return the weighted squared error of the target, a sample; entries where `valid` is False are ignored."""
+        """Return the weighted squared error of the target, a sample; entries where `valid` is False are ignored.
+
+        `memory`, from `times.memory()`, is what a learning law of times draws from, and is changed in place.
+        """
+        if memory is None or not isinstance(self.times, LossSecondMoment):
+            return self._loss(net, x0, self.draw_times(len(x0), generator), generator=generator, valid=valid)
+        place, density = self.times.draw_learnt(len(x0), path=self.path, memory=memory, generator=generator)
+        losses = self._loss(net, x0, self._in_span(place), generator=generator, valid=valid)
+        self.times.remember(memory, place, losses.value)
+        return Losses(losses.value / density.to(losses.value.dtype), losses.t)
+
+    def _loss(
+        self, net: Net, x0: Noisy, t: Float[Tensor, "B"], *, generator: torch.Generator, valid: Valid | None
+    ) -> Losses:
         if valid is not None:
             x0 = without_padding(x0, valid)
-        t = self.draw_times(len(x0), generator)
         eps = randn_like(x0, generator)
         time = t.to(x0.dtype)
         # Scales in float64, cast once: float32 would lose the small ends of the path.

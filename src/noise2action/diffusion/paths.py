@@ -3,15 +3,27 @@
 import math
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import PathError
 from ..shapes import broadcast
+from .schedules import (
+    cosine_betas,
+    f64,
+    linear_betas,
+    scaled_linear_betas,
+    sigmoid_betas,
+    sigmoid_raw_betas,
+    step_count,
+    zero_terminal_snr,
+)
 
 HALF_PI = math.pi / 2
 
@@ -65,14 +77,21 @@ class Path(ABC):
         """Return f(t) = d log alpha / dt of the SDE `dx = f x dt + g dw`."""
         return self.rates(t)[0] / self.alpha(t)
 
+    def variance_rate(self, t: Tensor) -> Tensor:
+        """Return d sigma^2/dt, finite at t = 0 too."""
+        t = t.contiguous()
+        return torch.func.jvp(self.variance, (t,), (torch.ones_like(t),))[1]
+
     def diffusion_squared(self, t: Tensor) -> Tensor:
         """Return g(t)^2 = d sigma^2/dt - 2 f sigma^2 of the SDE `dx = f x dt + g dw`; finite at t = 0."""
-        t = t.contiguous()
-        variance_rate = torch.func.jvp(self.variance, (t,), (torch.ones_like(t),))[1]
-        return variance_rate - 2 * self.drift(t) * self.variance(t)
+        return self.variance_rate(t) - 2 * self.drift(t) * self.variance(t)
 
     def snap(self, t: Tensor) -> Tensor:
-        """Return the nearest times at which this path is defined and noisy (discrete paths round up)."""
+        """Return the times at which a network is trained (discrete paths round up to a step)."""
+        return t
+
+    def nearest(self, t: Tensor) -> Tensor:
+        """Return the nearest times at which a network is trained: where samplers call it."""
         return t
 
     def ends(self) -> tuple[float, float]:
@@ -200,115 +219,124 @@ class VE(Path):
         return self.sigma_max**2 * torch.expm1(growth * t) / math.expm1(growth)
 
 
-def linear_betas(steps: int, *, beta_min: float = 1e-4, beta_max: float = 0.02) -> tuple[float, ...]:
-    """Return betas linear in the step, given for 1000 steps and rescaled by 1000 / steps.
-
-    Without the rescaling 100 steps would leave a third of the signal power.
-
-    **Source:** Ho et al. 2020, section 4.
-    """
-    scale = 1000 / _steps(steps)
-    return _betas(torch.linspace(beta_min * scale, beta_max * scale, steps, dtype=torch.float64))
-
-
-def scaled_linear_betas(steps: int, *, beta_min: float = 8.5e-4, beta_max: float = 0.012) -> tuple[float, ...]:
-    """Return betas whose square root is linear in the step, given for 1000 steps and rescaled.
-
-    **Source:** Rombach et al. 2022, appendix; keeps about 0.5 % of the signal power at t = 1.
-    """
-    roots = torch.linspace(beta_min**0.5, beta_max**0.5, _steps(steps), dtype=torch.float64)
-    return _betas(roots**2 * (1000 / steps))
-
-
-def cosine_betas(steps: int, *, offset: float = 0.008) -> tuple[float, ...]:
-    """Return betas with `abar(k) ~ cos^2(((k/steps + s)/(1 + s)) pi/2)`, clipped at 0.999.
-
-    **Source:** Nichol & Dhariwal 2021, Eq. 17.
-    """
-    k = torch.arange(_steps(steps) + 1, dtype=torch.float64) / steps
-    abar = torch.cos((k + offset) / (1 + offset) * HALF_PI) ** 2
-    return _betas(1 - abar[1:] / abar[:-1])
-
-
-def sigmoid_betas(steps: int, *, beta_min: float = 1e-4, beta_max: float = 0.02) -> tuple[float, ...]:
-    """Return `sigmoid(linspace(-6, 6))` scaled into [beta_min, beta_max], given for 1000 steps and rescaled."""
-    scale = 1000 / _steps(steps)
-    shape = torch.sigmoid(torch.linspace(-6, 6, steps, dtype=torch.float64))
-    return _betas((beta_min + shape * (beta_max - beta_min)) * scale)
-
-
-def _steps(steps: int) -> int:
-    if not 1 <= steps <= 100_000:
-        raise PathError(f"expected 1 to 100000 steps, got {steps}")
-    return steps
-
-
-def _betas(betas: Tensor) -> tuple[float, ...]:
-    return tuple(betas.clamp(max=0.999).tolist())
-
-
 @dataclass(frozen=True)
 class Table(Path):
     """A discrete variance-preserving process of T steps; step k = 0 .. T lies at t = k / T, k = 0 is data.
 
-    `betas[k - 1]` is the variance added by step k: tables are 0-based, formulas 1-based. Between steps the path is
-    not defined: times are rounded to the nearest step.
+    `betas[k - 1]` is the variance added by step k: tables are 0-based, formulas 1-based. Between steps alpha is linear
+    in t and `sigma^2 = 1 - alpha^2`, so that derivatives and integrators have a path. That only clocks the process:
+    what happens between two steps is the same as a function of half-log-SNR, whatever joins them.
     """
 
     betas: tuple[float, ...] = field(default_factory=lambda: linear_betas(100))
-    """Variance added by each step, in (0, 1); by default linear, for 100 steps."""
+    """Variance added by each step, in (0, 1), the last at most 1; by default linear, for 100 steps."""
+    steps: int = field(init=False, repr=False, compare=False)
+    """T, the number of steps."""
 
     def __post_init__(self) -> None:
-        """Reject betas outside (0, 1)."""
-        _steps(len(self.betas))
-        bad = [b for b in self.betas if not 0 < b < 1]
+        """Reject betas outside (0, 1); a last one of exactly 1 leaves no signal and is a zero terminal SNR."""
+        object.__setattr__(self, "steps", step_count(len(self.betas)))
+        bad = [b for b in self.betas[:-1] if not 0 < b < 1] + [b for b in self.betas[-1:] if not 0 < b <= 1]
         if bad:
-            raise PathError(f"expected betas in (0, 1), got {bad[0]}: rescale the schedule to {len(self.betas)} steps")
-
-    @property
-    def steps(self) -> int:
-        """T, the number of steps."""
-        return len(self.betas)
+            raise PathError(f"expected betas in (0, 1), got {bad[0]}: rescale the schedule to {self.steps} steps")
 
     @cached_property
     def alpha_bar(self) -> Float[Tensor, "steps"]:
         """Cumulative signal power at k = 0 .. T, float64."""
-        kept = 1 - torch.tensor(self.betas, dtype=torch.float64)
+        kept = 1 - f64(self.betas)
         return torch.cat([torch.ones(1, dtype=torch.float64), kept.cumprod(0)])
 
-    def _lookup(self, table: Tensor, t: Tensor) -> Tensor:
-        k = (t.detach().to(torch.float64) * self.steps).round().long().clamp(0, self.steps)
-        return table.to(t.device)[k].to(t.dtype)
+    @cached_property
+    def _nodes(self) -> Float[Tensor, "3 steps"]:
+        """Return alpha, 1 - alpha and the fall of alpha in the step before, at k = 0 .. T."""
+        power = self.alpha_bar
+        alpha = power.sqrt()
+        # Near the data summed rather than 1 - power, which has no digits left there.
+        spent = torch.cat([torch.zeros(1, dtype=torch.float64), (power[:-1] * f64(self.betas)).cumsum(0)])
+        lost = torch.where(power > 0.5, spent, 1 - power) / (1 + alpha)
+        return torch.stack([alpha, lost, lost.diff(prepend=lost[:1])])
+
+    def _between(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha and 1 - alpha in float64, from the nearest step, without cancellation at either end."""
+        position = (t.to(torch.float64) * self.steps).clamp(0, self.steps)
+        k = position.detach().round()
+        # A step's own time in the type of t is the step, to the last bit: its rounding is taken out of the distance.
+        rounding = position.detach() - k
+        rounding = torch.where(rounding.abs() <= torch.finfo(t.dtype).eps * k, rounding, 0.0)
+        distance = position - k - rounding
+        # At a step itself the derivative is that of the step's own segment, the one towards the data.
+        segment = (k + (distance.detach() > 0)).clamp(min=1).long()
+        alpha, lost, fall = self._nodes.to(t.device)
+        change = distance * fall[segment]
+        k = k.long()
+        return alpha[k] - change, lost[k] + change
 
     def alpha(self, t: Tensor) -> Tensor:
-        """Return sqrt(abar) of the nearest step."""
-        return self._lookup(self.alpha_bar.sqrt(), t)
+        """Return sqrt(abar) at the steps, linear in t between them."""
+        return self._between(t)[0].to(t.dtype)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Return sqrt(1 - abar) of the nearest step."""
-        return self._lookup((1 - self.alpha_bar).sqrt(), t)
+        """Return sqrt(1 - alpha^2)."""
+        return self._variance(t).sqrt().to(t.dtype)
 
-    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Raise: the derivative of a lookup table is zero almost everywhere."""
-        raise PathError(
-            f"rates need a path that is differentiable in t, got a Table of {self.steps} steps at "
-            f"t of shape {tuple(t.shape)}: use LinearVP or Cosine"
-        )
+    def variance(self, t: Tensor) -> Tensor:
+        """Return 1 - alpha^2, differentiable at t = 0 too."""
+        return self._variance(t).to(t.dtype)
+
+    def _variance(self, t: Tensor) -> Tensor:
+        alpha, lost = self._between(t)
+        return lost * (1 + alpha)
 
     def time_at(self, half_log_snr: Tensor) -> Tensor:
-        """Return the time of the noisy step whose half-log-SNR is nearest."""
-        known = ((self.alpha_bar / (1 - self.alpha_bar))[1:].log() / 2).to(half_log_snr.device)
-        # Clamped, because every step is infinitely far from an infinite value.
-        wanted = half_log_snr.to(torch.float64).clamp(known[-1], known[0]).unsqueeze(-1)
-        distance = (wanted - known).abs()
-        return (distance.argmin(-1) + 1).to(torch.float64) / self.steps
+        """Return the time with this half-log-SNR, exact between the steps; clamps to [0, 1]."""
+        wanted = half_log_snr.to(torch.float64)
+        log_alpha = nn.functional.logsigmoid(2 * wanted) / 2
+        alpha, lost, fall = self._nodes.to(wanted.device)
+        last = torch.searchsorted(lost, -log_alpha.expm1()).clamp(1, self.steps)
+        # From alpha where little signal is left, from 1 - alpha elsewhere: neither cancels.
+        spent = torch.where(wanted < 0, alpha[last - 1] - log_alpha.exp(), -log_alpha.expm1() - lost[last - 1])
+        t = (last - 1 + (spent / fall[last]).clamp(0, 1)) / self.steps
+        return torch.where(log_alpha.exp() > alpha[-1], t, 1.0)
 
     def snap(self, t: Tensor) -> Tensor:
         """Return t rounded up to a step, at least step 1 (step 0 has no noise to learn from)."""
         return (t * self.steps - 1e-6).ceil().clamp(1, self.steps) / self.steps
 
+    def nearest(self, t: Tensor) -> Tensor:
+        """Return t rounded to the nearest step, at least step 1."""
+        return (t * self.steps).round().clamp(1, self.steps) / self.steps
 
-AnyPath = Straight | Cosine | LinearVP | SubVP | VE | Table
+
+@dataclass(frozen=True)
+class Schedule(Table):
+    """A table by the name of its schedule."""
+
+    betas: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    """Variance added by each step, in (0, 1), the last at most 1."""
+    steps: int = 1000
+    """T, the number of steps."""
+    name: Literal["linear", "cosine", "sigmoid", "scaled_linear", "sigmoid_raw"] = "linear"
+    """Schedule of the betas; sigmoid_raw, which spends most of its steps on pure noise, is there for comparison."""
+    zero_terminal: bool = False
+    """Rescale the schedule so that no signal is left at t = 1; needs target=v, velocity or clean."""
+
+    def __post_init__(self) -> None:
+        """Make the betas; reject a number of steps out of range."""
+        betas = SCHEDULES[self.name](self.steps)
+        object.__setattr__(self, "betas", zero_terminal_snr(betas) if self.zero_terminal else betas)
+        super().__post_init__()
+
+
+SCHEDULES: dict[str, Callable[[int], tuple[float, ...]]] = {
+    "linear": linear_betas,
+    "cosine": cosine_betas,
+    "sigmoid": sigmoid_betas,
+    "scaled_linear": scaled_linear_betas,
+    "sigmoid_raw": sigmoid_raw_betas,
+}
+"""Betas of every named schedule, by the number of steps."""
+
+AnyPath = Straight | Cosine | LinearVP | SubVP | VE | Table | Schedule
 
 
 def terminal_snr(path: Path) -> float:
@@ -327,7 +355,7 @@ def check_terminal_snr(path: Path, *, limit: float = 1e-3, strict: bool = False)
         return
     message = (
         f"expected a terminal SNR of at most {limit:g}, got {snr:.3g} on {type(path).__name__}: sampling would "
-        "start from noise that the network never saw; use Cosine, or a schedule that adds more noise"
+        "start from noise that the network never saw; use Cosine, a schedule that adds more noise, or zero_terminal_snr"
     )
     if strict:
         raise PathError(message)

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..diffusion.samplers import Step, prior
+from ..diffusion.sampling import prior
+from ..diffusion.tableau import Step
 from ..envs import two_routes
 from ..policies.diffusion import DiffusionPolicy
 from ..seeds import generator

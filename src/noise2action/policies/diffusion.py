@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from ..condition import Condition
 from ..data.normalize import Normalizer
 from ..data.windows import Batch
-from ..diffusion.denoisers import Denoiser, clip, pin
+from ..diffusion.denoisers import Cost, Denoiser, cfg, check_guidance, clip, descend, pin
 from ..diffusion.grids import AnyGrid, Trailing
 from ..diffusion.objective import Diffusion, Losses
-from ..diffusion.samplers import DDIM, AnySampler, OnStep, Renoise, sample
+from ..diffusion.samplers import DDIM, AnySampler, Renoise
+from ..diffusion.sampling import sample
+from ..diffusion.tableau import OnStep
 from ..errors import ConfigError
 from ..nets import AnyNetConfig, MLPConfig
 from ..schema import Schema
@@ -35,6 +37,12 @@ class Sampling:
     """Network evaluations a plan."""
     clip: float | None = 1.0
     """Bound on |x0_hat| in normalised units (min-max actions lie in [-1, 1]); null for none."""
+    guidance: float = 0.0
+    """Classifier-free guidance weight w: -1 ignores the observation, 0 is none, above 0 sharper (scale s = 1 + w)."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Smallest and largest t that are guided."""
+    guidance_rescale: float = 0.0
+    """In [0, 1]: how far a guided estimate is scaled back to the spread of the unguided one."""
 
     def __post_init__(self) -> None:
         """Reject a sampler of consistency maps and numbers out of range."""
@@ -44,6 +52,7 @@ class Sampling:
             )
         if not 1 <= self.nfe <= 10_000 or (self.clip is not None and not self.clip > 0):
             raise ConfigError(f"expected 1 <= nfe <= 10000 and clip > 0 or null, got nfe={self.nfe}, clip={self.clip}")
+        check_guidance(self.guidance, interval=self.guidance_interval, rescale=self.guidance_rescale)
         self.sampler.steps(self.nfe)
 
 
@@ -59,10 +68,19 @@ class DiffusionConfig:
     """Path, target, training times and weight."""
     sampling: Sampling = field(default_factory=Sampling)
     """Sampler, grid and number of network evaluations."""
+    p_uncond: float = 0.0
+    """Share of training samples whose observation is hidden behind a learned null; guidance needs it (0.1 is usual)."""
 
     def __post_init__(self) -> None:
-        """Reject a grid that does not exist on the path, before anything is trained."""
+        """Reject a grid that does not exist on the path, and guidance without null training, before all training."""
         sampling, (_, start) = self.sampling, self.objective.span
+        if not 0 <= self.p_uncond < 1:
+            raise ConfigError(f"expected p_uncond in [0, 1), got {self.p_uncond}")
+        if sampling.guidance and not self.p_uncond:
+            raise ConfigError(
+                f"expected a policy trained with p_uncond > 0 to guide, got guidance={sampling.guidance:g} on one "
+                "without: train again with --policy.p-uncond 0.1"
+            )
         sampling.grid.times(self.objective.path, sampling.sampler.steps(sampling.nfe), start=start)
 
     def build(self, schema: Schema, normalizer: Normalizer) -> "DiffusionPolicy":
@@ -77,29 +95,72 @@ class DiffusionPolicy(nn.Module):
         super().__init__()
         self.config, self.schema, self.spec = config, schema, config.spec
         self.backbone = Backbone(config.net, spec=config.spec, schema=schema, normalizer=normalizer)
+        # Absent unless used, so that policies without keep their weights, their files and their random numbers.
+        self.null = nn.Parameter(torch.randn(self.backbone.encoder.dim)) if config.p_uncond else None
+        memory = config.objective.times.memory()
+        self.memory = None if memory is None else nn.Buffer(memory)
+        self.slopes: tuple[tuple[Cost, float], ...] = ()
 
     def resampled(self, sampling: Sampling) -> "DiffusionPolicy":
         """Return this policy, on the same weights, with another way of sampling."""
         other = copy.copy(self)
-        other.config = DiffusionConfig(self.config.spec, self.config.net, self.config.objective, sampling)
+        other.config = replace(self.config, sampling=sampling)
+        return other
+
+    def descending(self, cost: Cost, *, scale: float = 1.0) -> "DiffusionPolicy":
+        """Return this policy, on the same weights, planning down the slope of `cost`; see `descend`.
+
+        `cost` takes chunks [B, H, A] in robot units and returns a cost a sample [B]: away from an obstacle, say.
+        """
+        other = copy.copy(self)
+        other.slopes = (*self.slopes, (lambda chunk: cost(self.backbone.robot_actions(chunk)), scale))
         return other
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> Losses:
         """Return the diffusion loss a sample; padded actions do not count."""
         condition = self.backbone.encoder(batch.observations)
+        if self.null is not None:
+            vector = condition.vector
+            hidden = torch.rand(len(vector), 1, generator=generator, device=generator.device) < self.config.p_uncond
+            condition = Condition(torch.where(hidden, self.null, vector))
         return self.config.objective.loss(
-            lambda x, t: self.backbone(x, t, condition), batch.actions, generator=generator, valid=batch.valid
+            lambda x, t: self.backbone(x, t, condition),
+            batch.actions,
+            generator=generator,
+            valid=batch.valid,
+            # Validation neither learns from what it sees nor depends on what training saw.
+            memory=self.memory if self.training else None,
         )
 
     def denoiser(self, condition: Condition, committed: Tensor | None = None) -> Denoiser:
-        """Return the denoiser of chunks under `condition`: clipped first, then pinned to what is committed."""
-        denoise = self.config.objective.denoiser(lambda x, t: self.backbone(x, t, condition))
-        bound = self.config.sampling.clip
+        """Return the denoiser of chunks under `condition`: guided, clipped, then pinned to what is committed."""
+        denoise, bound = self._guided(condition), self.config.sampling.clip
+        for cost, scale in self.slopes:
+            denoise = descend(denoise, cost, path=self.config.objective.path, scale=scale)
         if bound is not None:
             denoise = clip(denoise, -bound, bound)
         if committed is not None:
             denoise = pin(denoise, *_known(self.backbone, committed))
         return denoise
+
+    def _guided(self, condition: Condition) -> Denoiser:
+        """Return the denoiser under `condition`, guided away from the learned null where the sampling asks for it."""
+        objective, sampling = self.config.objective, self.config.sampling
+
+        def under(vector: Tensor) -> Denoiser:
+            told = Condition(vector)
+            return objective.denoiser(lambda x, t: self.backbone(x, t, told))
+
+        if self.null is None or not sampling.guidance:
+            return under(condition.vector)
+        blocks = condition.vector, self.null.to(condition.vector.dtype).expand_as(condition.vector)
+        return cfg(
+            under(torch.cat(blocks)),
+            sampling.guidance,
+            alone=lambda k: under(blocks[k]),
+            interval=sampling.guidance_interval,
+            rescale=sampling.guidance_rescale,
+        )
 
     @torch.no_grad()
     def plan(

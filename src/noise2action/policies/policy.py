@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..data.windows import Batch
 from ..diffusion.objective import Losses
-from ..diffusion.samplers import OnStep
+from ..diffusion.tableau import OnStep
 from ..errors import ConfigError
 from ..schema import Schema
 from ..seeds import Generators

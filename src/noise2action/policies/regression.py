@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..data.normalize import Normalizer
 from ..data.windows import Batch
 from ..diffusion.objective import Losses, masked_mean, without_padding
-from ..diffusion.samplers import OnStep
+from ..diffusion.tableau import OnStep
 from ..nets import AnyNetConfig, MLPConfig
 from ..schema import Schema
 from ..seeds import Generators

@@ -27,6 +27,7 @@ class Weights:
         self.ema = build().eval().requires_grad_(requires_grad=False)
         self.ema.load_state_dict(self.policy.state_dict())
         self.worker = build() if half else self.policy
+        share_buffers(self.policy, self.worker)
         self._flat, matrices = flatten(self.policy, torch.float32)
         self._average, _ = flatten(self.ema, torch.float32)
         self._working = flatten(self.worker, torch.bfloat16)[0] if half else self._flat
@@ -100,6 +101,13 @@ class Weights:
                     raise CheckpointError(f"optim.safetensors: expected {name}.{key} {tuple(shapes[key])}, got {got}")
             self.optimizer.state[p] = entry
         self._refresh()
+
+
+def share_buffers(owner: nn.Module, other: nn.Module) -> None:
+    """Make the buffers of `other` those of `owner`: what one remembers while it trains, both have."""
+    for name, module in other.named_modules():
+        for key, _ in module.named_buffers(recurse=False):
+            setattr(module, key, owner.get_buffer(f"{name}.{key}" if name else key))
 
 
 def in_order(module: nn.Module) -> list[nn.Parameter]:

@@ -1,0 +1,114 @@
+"""Sampling: from noise to a sample, by any sampler on any path and grid."""
+
+from abc import ABC, abstractmethod
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import PathError
+from ..seeds import Generators, randn_like
+from ..shapes import Noisy
+from .denoisers import Denoiser
+from .grids import Grid
+from .paths import Path
+from .tableau import OnStep, Tableau, run
+
+
+def prior(path: Path, like: Tensor, *, start: float = 1.0, generator: Generators | None = None) -> Tensor:
+    """Return sampling's first state sigma(start) z, with the shape, dtype and device of `like` [B, ...]."""
+    return randn_like(like, generator) * float(path.sigma(torch.tensor(start, dtype=torch.float64)))
+
+
+class Sampler(ABC):
+    """A named way from noise to a sample, with its options."""
+
+    @abstractmethod
+    def steps(self, nfe: int) -> int:
+        """Return the number of grid steps that `nfe` network evaluations allow; `PathError` where none do."""
+
+    def start(self, path: Path, start: float) -> float:
+        """Return the time to start from, at most `start`."""
+        del path
+        return start
+
+    @abstractmethod
+    def __call__(
+        self,
+        denoise: Denoiser,
+        path: Path,
+        grid: Float[Tensor, "times"],
+        x: Tensor,
+        *,
+        generator: Generators | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Return the sample made of the noise `x` along `grid`."""
+
+
+class TableSampler(Sampler):
+    """A sampler that is a tableau."""
+
+    @abstractmethod
+    def tableau(self, path: Path, grid: Float[Tensor, "times"]) -> Tableau:
+        """Return the table of numbers on this grid."""
+
+    @property
+    def calls(self) -> int:
+        """Network evaluations a step; the step that lands on data has one."""
+        return 1
+
+    def steps(self, nfe: int) -> int:
+        """Return N with `calls (N - 1) + 1 = nfe`; `PathError`, with the nearest below, where there is none."""
+        if nfe < 1 or (nfe - 1) % self.calls:
+            below = max(nfe - 1, 0) // self.calls * self.calls + 1
+            raise PathError(
+                f"expected {self.calls} n + 1 network evaluations for {type(self).__name__}, got {nfe}: "
+                f"ask for {below} or {below + self.calls}"
+            )
+        return (nfe - 1) // self.calls + 1
+
+    def __call__(
+        self,
+        denoise: Denoiser,
+        path: Path,
+        grid: Float[Tensor, "times"],
+        x: Tensor,
+        *,
+        generator: Generators | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Return the sample made of the noise `x` along `grid`."""
+        return run(denoise, _tableau(self, path, tuple(grid.tolist())), x, generator=generator, on_step=on_step)
+
+
+@lru_cache(maxsize=64)
+def _tableau(sampler: TableSampler, path: Path, times: tuple[float, ...]) -> Tableau:
+    return sampler.tableau(path, torch.tensor(times, dtype=torch.float64))
+
+
+def sample(
+    denoise: Denoiser,
+    path: Path,
+    like: Noisy,
+    *,
+    sampler: Sampler,
+    grid: Grid,
+    nfe: int,
+    start: float = 1.0,
+    generator: Generators | None = None,
+    on_step: OnStep | None = None,
+) -> Noisy:
+    """Return samples with the shape, dtype and device of `like`, in `nfe` network evaluations, reproducible by seed.
+
+    `Adaptive` makes as many evaluations as its tolerance asks for (wrap `denoise` in `denoisers.Counted`).
+    """
+    times = _times(grid, path, sampler, nfe, start)
+    x = prior(path, like, start=float(times[0]), generator=generator)
+    return sampler(denoise, path, times, x, generator=generator, on_step=on_step)
+
+
+@lru_cache(maxsize=64)
+def _times(grid: Grid, path: Path, sampler: Sampler, nfe: int, start: float) -> Tensor:
+    return grid.times(path, sampler.steps(nfe), start=sampler.start(path, start))

@@ -1,0 +1,140 @@
+"""Latent diffusion policy: an autoencoder of action chunks, and diffusion of its codes."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from ..condition import Condition
+from ..data.normalize import Normalizer
+from ..data.windows import Batch
+from ..diffusion.denoisers import Denoiser
+from ..diffusion.objective import Diffusion, Losses, masked_mean, without_padding
+from ..diffusion.sampling import sample
+from ..diffusion.tableau import OnStep
+from ..errors import ConfigError, ShapeError
+from ..nets import AnyNetConfig, MLPConfig
+from ..nets.autoencoder import MLPAutoencoderConfig
+from ..schema import Feature, Schema
+from ..seeds import Generators
+from ..timing import Stopwatch
+from .backbone import Backbone
+from .diffusion import Sampling
+from .policy import PolicySpec
+
+
+@dataclass(frozen=True)
+class LatentDiffusionConfig:
+    """Diffusion policy on the codes of an autoencoder of action chunks."""
+
+    spec: PolicySpec = field(default_factory=PolicySpec)
+    """Step conventions."""
+    net: AnyNetConfig = field(default_factory=MLPConfig)
+    """Network of codes."""
+    autoencoder: MLPAutoencoderConfig = field(default_factory=lambda: MLPAutoencoderConfig(latent=(4, 4)))
+    """Action chunks to codes [steps, dim] and back."""
+    objective: Diffusion = field(default_factory=Diffusion)
+    """Path, target, training times and weight, for codes."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """Sampler, grid and number of network evaluations; the clip bounds decoded actions, codes have no bound."""
+
+    def __post_init__(self) -> None:
+        """Reject codes that are no chunk, and a grid that does not exist on the path."""
+        if len(self.autoencoder.latent) != 2:
+            raise ConfigError(f"expected autoencoder.latent = (steps, dim), got {self.autoencoder.latent}")
+        sampling, (_, start) = self.sampling, self.objective.span
+        sampling.grid.times(self.objective.path, sampling.sampler.steps(sampling.nfe), start=start)
+
+    def build(self, schema: Schema, normalizer: Normalizer) -> "LatentDiffusionPolicy":
+        """Return the policy with fresh weights (from the global generator)."""
+        return LatentDiffusionPolicy(self, schema, normalizer)
+
+
+class LatentDiffusionPolicy(nn.Module):
+    """Observation history to a sampled code to an action chunk.
+
+    One loss trains all: the error of the reconstructed chunk, and the diffusion loss of its code, whose gradient ends
+    at the code. Codes have mean 0 and mean square 1 by construction, so the diffusion's scale never moves.
+
+    **Source:** Rombach et al. 2022, on chunks instead of images.
+    """
+
+    def __init__(self, config: LatentDiffusionConfig, schema: Schema, normalizer: Normalizer) -> None:
+        super().__init__()
+        self.config, self.schema, self.spec, self.normalizer = config, schema, config.spec, normalizer
+        steps, dim = config.autoencoder.latent
+        # To the network a code is a chunk of `steps` actions of `dim` numbers.
+        codes = replace(config.spec, horizon=steps, stride=1, first_action=0)
+        coded = replace(schema, action=Feature(schema.action.name, (dim,)))
+        self.backbone = Backbone(config.net, spec=codes, schema=coded, normalizer=normalizer)
+        self.autoencoder = config.autoencoder.build(shape=(config.spec.horizon, schema.action_dim))
+
+    def resampled(self, sampling: Sampling) -> "LatentDiffusionPolicy":
+        """Return this policy, on the same weights, with another way of sampling."""
+        other = copy.copy(self)
+        other.config = replace(self.config, sampling=sampling)
+        return other
+
+    def loss(self, batch: Batch, *, generator: torch.Generator) -> Losses:
+        """Return reconstruction error plus diffusion loss, a sample; padded actions count in neither."""
+        condition = self.backbone.encoder(batch.observations)
+        actions = without_padding(batch.actions, batch.valid)
+        code, again = self.autoencoder(actions, generator=generator)
+        diffusion = self.config.objective.loss(
+            lambda x, t: self.backbone(x, t, condition), code.detach(), generator=generator
+        )
+        return Losses(diffusion.value + masked_mean((again - actions) ** 2, batch.valid), diffusion.t)
+
+    def denoiser(self, condition: Condition) -> Denoiser:
+        """Return the denoiser of codes [B, steps, dim] under `condition`."""
+        return self.config.objective.denoiser(lambda x, t: self.backbone(x, t, condition))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return the chunks [B, H, A], in robot units, that `codes` [B, steps, dim] stand for."""
+        chunk, bound = self.autoencoder.decode(codes), self.config.sampling.clip
+        chunk = chunk if bound is None else chunk.clamp(-bound, bound)
+        return self.normalizer.decode(self.schema.action.name, chunk)
+
+    @torch.no_grad()
+    def plan(
+        self,
+        history: Mapping[str, Tensor],
+        committed: Tensor | None = None,
+        *,
+        generator: Generators | None = None,
+        watch: Stopwatch | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Return a sampled chunk [B, H, A] in robot units; see `Policy.plan`. `on_step` sees codes.
+
+        `committed` actions are put back into the decoded chunk: a code belongs to the chunk as a whole, so the rest of
+        the plan does not know of them and may not continue them smoothly.
+        """
+        watch = watch or Stopwatch()
+        sampling, objective = self.config.sampling, self.config.objective
+        if committed is not None:
+            self._check_committed(committed)
+        with watch("encode"):
+            condition = self.backbone.condition(history)
+        with watch("denoise"):
+            codes = sample(
+                self.denoiser(condition),
+                objective.path,
+                self.backbone.chunk_like(condition),
+                sampler=sampling.sampler,
+                grid=sampling.grid,
+                nfe=sampling.nfe,
+                start=objective.span[1],
+                generator=generator,
+                on_step=on_step,
+            )
+        with watch("decode"):
+            actions = self.decode(codes)
+            return actions if committed is None else torch.cat([committed, actions[:, committed.shape[1] :]], dim=1)
+
+    def _check_committed(self, committed: Tensor) -> None:
+        horizon, dim = self.spec.horizon, self.schema.action_dim
+        if committed.ndim != 3 or committed.shape[1] > horizon or committed.shape[2] != dim:
+            raise ShapeError(f"committed: expected [B, K <= {horizon}, {dim}], got {tuple(committed.shape)}")
