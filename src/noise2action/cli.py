@@ -33,6 +33,17 @@ VERBS = {
     "eval": Verb("evaluate", "Eval", "RUN", "roll a policy out on fresh seeds; success with intervals"),
     "report": Verb("report", "ReportArgs", "RUN", "write one self-contained HTML page of a run"),
     "info": Verb("info", "Info", "RUN|DATA", "show what a run or a data set holds"),
+    "toy": Verb(
+        "toy", "Toy", "NAME|FILE --out DIR", "learn points in the plane by diffusion; metrics, figures, animation"
+    ),
+    "image": Verb(
+        "image", "Image", "digits --out DIR", "learn small images by diffusion, by class; also in a latent space"
+    ),
+    "sample": Verb("sample", "Sample", "DIR", "sample a toy or image model with any solver, grid and guidance"),
+    "likelihood": Verb(
+        "likelihood", "Likelihood", "RUN|DIR", "exact log-likelihood of held-out data or demonstrated chunks"
+    ),
+    "study": Verb("study", "StudyArgs", "NAME|--list", "measure one question of the theory: table, figure, finding"),
     "data generate": Verb("data", "Generate", "ENV --out DATA", "simulate demonstrations of a task"),
 }
 

@@ -19,7 +19,9 @@ JSON = Any
 
 
 def kind(cls: type) -> str:
-    """Return the name of a union's member: `LinearVP` is linear_vp, `MLPConfig` is mlp, `UNet1dConfig` is unet1d."""
+    """Return the name of a union's member: `LinearVP` is linear_vp, `UNet1dConfig` is unet1d; `KIND` names others."""
+    if "KIND" in vars(cls):
+        return cast("str", vars(cls)["KIND"])
     name = cls.__name__.removesuffix("Config")
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z]{2})", "_", name).lower()
 

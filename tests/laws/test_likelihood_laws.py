@@ -6,7 +6,7 @@ import pytest
 import torch
 from exact import SMOOTH, Gaussian, f64, name
 from exact import Mixture as ThreeModes
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noise2action.diffusion.exact import Mixture
@@ -105,6 +105,7 @@ def test_signs_are_exact_for_diagonal_jacobians() -> None:
     assert (normal - exact).abs().max() > 0.01
 
 
+@settings(max_examples=8)
 @given(scale=st.floats(0.3, 3.0), dims=st.integers(1, 4))
 def test_dimensions_and_units(scale: float, dims: int) -> None:
     """Independent dimensions add up; units change the density by the Jacobian."""

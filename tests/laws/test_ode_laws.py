@@ -45,7 +45,7 @@ def test_the_flow_of_a_gaussian_in_both_directions(path: Path) -> None:
     data = Gaussian(path)
     start, end = path.time_at(f64(-1.5, 2.5)).unbind()
     x = torch.linspace(-2, 2, 9, dtype=torch.float64).unsqueeze(1)
-    for solver in (FixedSteps(25), AdaptiveSteps(1e-8, 1e-8)):
+    for solver in (FixedSteps(25), AdaptiveSteps(1e-8, 1e-8, scheme="dop853")):
         for t, s in ((start, end), (end, start)):
             moved = transport(data.denoise, path, x, start=float(t), end=float(s), solver=solver)
             close(moved, data.flow(x, t, s), atol=1e-5, rtol=1e-5)
@@ -56,7 +56,7 @@ def test_encoding_a_gaussian_is_the_closed_form(path: Path) -> None:
     data = Gaussian(path)
     zero, one = f64(0.0, 1.0).unbind()
     x0 = torch.linspace(-1, 2, 7, dtype=torch.float64).unsqueeze(1)
-    for solver in (FixedSteps(25), AdaptiveSteps(1e-7, 1e-7)):
+    for solver in (FixedSteps(25), AdaptiveSteps(1e-7, 1e-7, scheme="dop853")):
         close(
             encode(data.denoise, path, x0, solver=solver) / path.ends()[1],
             data.flow(x0, zero, one) / path.ends()[1],
@@ -91,7 +91,7 @@ def test_agrees_with_scipy_on_the_paths_own_clock(path: Path) -> None:
 
     found = solve_ivp(velocity, (start, end), x0.flatten().numpy(), method="RK45", rtol=1e-7, atol=1e-7)
     expected = torch.as_tensor(found.y[:, -1]).reshape(x0.shape)
-    for solver in (FixedSteps(60), AdaptiveSteps(1e-7, 1e-7)):
+    for solver in (FixedSteps(60), AdaptiveSteps(1e-7, 1e-7, scheme="dop853")):
         ours = transport(data.denoise, path, x0, start=start, end=end, solver=solver)
         close(ours, expected, atol=3e-5, rtol=3e-5)
 
@@ -104,7 +104,7 @@ def test_agrees_with_torchdiffeq() -> None:
     x1 = torchdiffeq.odeint(
         lambda t, x: (x - data.denoise(x, t)) / t, x0, f64(0.05, 1.0), method="dopri5", rtol=1e-8, atol=1e-8
     )[-1]
-    for solver in (FixedSteps(100), AdaptiveSteps(1e-7, 1e-7)):
+    for solver in (FixedSteps(100), AdaptiveSteps(1e-7, 1e-7, scheme="dop853")):
         close(transport(data.denoise, path, x0, start=0.05, end=1.0, solver=solver), x1, atol=2e-5, rtol=2e-5)
 
 
@@ -112,7 +112,7 @@ def test_fixed_steps_converge_with_order_four() -> None:
     path = Cosine()
     data, x0 = mixture(path, n=8)
     start, end = 0.1, 0.9
-    exact = transport(data.denoise, path, x0, start=start, end=end, solver=AdaptiveSteps(1e-12, 1e-12))
+    exact = transport(data.denoise, path, x0, start=start, end=end, solver=AdaptiveSteps(1e-12, 1e-12, scheme="dop853"))
     errors = [
         (transport(data.denoise, path, x0, start=start, end=end, solver=FixedSteps(n)) - exact).abs().max().item()
         for n in (30, 60)
@@ -125,7 +125,7 @@ def test_the_tolerance_holds_for_every_sample_of_a_batch() -> None:
     path = Straight()
     data = Mixture(path, f64(0.5, 0.5), f64(-1.0, 1.0).unsqueeze(1), 0.01 * torch.ones(2, 1, 1, dtype=torch.float64))
     x1 = torch.cat([f64(1e-3), torch.full((255,), 2.0, dtype=torch.float64)]).unsqueeze(1)
-    exact = decode(data.denoise, path, x1[:1], solver=AdaptiveSteps(1e-11, 1e-11))
+    exact = decode(data.denoise, path, x1[:1], solver=AdaptiveSteps(1e-11, 1e-11, scheme="dop853"))
     alone, among = (decode(data.denoise, path, x, solver=AdaptiveSteps())[:1] for x in (x1[:1], x1))
     assert (among - exact).abs().item() < 2e-4
     assert (among - exact).abs().item() < 10 * (alone - exact).abs().item()
@@ -241,7 +241,11 @@ def test_what_cannot_be_solved_is_told() -> None:
     noisy = torch.Generator().manual_seed(0)
     with pytest.raises(SolverError, match="max_nfe"):
         encode(lambda x, t: torch.randn(x.shape, generator=noisy, dtype=x.dtype), path, x0, solver=AdaptiveSteps())
-    for bad in (lambda: FixedSteps(1), lambda: AdaptiveSteps(rtol=0.0), lambda: AdaptiveSteps(max_nfe=0)):
+    for bad in (
+        lambda: FixedSteps(1),
+        lambda: AdaptiveSteps(rtol=0.0),
+        lambda: AdaptiveSteps(max_nfe=0),
+    ):
         with pytest.raises(ConfigError, match="expected"):
             bad()
     with pytest.raises(PathError, match=r"\[0, 1\]"):

@@ -1,25 +1,50 @@
 """Measured convergence orders against exact probability-flow solutions, on grids uniform in half-log-SNR."""
 
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
-from exact import SMOOTH, Gaussian, Mixture, log_snr_grid, name
+from exact import SMOOTH, TABLES, Gaussian, Mixture, log_snr_grid, name
 from scipy.integrate import solve_ivp
 
-from noise2action.diffusion.denoisers import Denoiser
+from noise2action.diffusion.multistep import adams
 from noise2action.diffusion.paths import Path
-from noise2action.diffusion.samplers import adams, ddim, heun, run
+from noise2action.diffusion.samplers import NAMED, UniPC
+from noise2action.diffusion.sampling import TableSampler
+from noise2action.diffusion.tableau import run
 
-Solve = Callable[[Denoiser, Path, torch.Tensor, torch.Tensor], torch.Tensor]
-
-METHODS: dict[str, tuple[int, Solve]] = {
-    "ddim": (1, lambda denoise, path, grid, x: run(denoise, ddim(path, grid), x)),
-    "heun": (2, heun),
-    "adams-1": (1, lambda denoise, path, grid, x: run(denoise, adams(path, grid, order=1), x)),
-    "adams-2": (2, lambda denoise, path, grid, x: run(denoise, adams(path, grid, order=2), x)),
+# Orders of a whole run. A multistep method begins with a first-order step, whose error of second order stays: 3M and
+# Adams of any order converge like 2M. UniPC's corrector lifts its order by one, from the first step on.
+ORDERS = {
+    "ddim": 1,
+    "euler": 1,
+    "midpoint": 2,
+    "heun": 2,
+    "rk4": 4,
+    "dpm-solver-1": 1,
+    "dpm-solver-2": 2,
+    "dpm-solver-3": 3,
+    "dpm-solver++-2s": 2,
+    "dpm-solver++-2m": 2,
+    "dpm-solver++-3m": 2,
+    "unipc": 3,
+    "adams": 2,
 }
+METHODS: dict[str, tuple[int, TableSampler]] = {
+    **{method: (order, NAMED[method]) for method, order in ORDERS.items()},
+    "unipc-1": (2, UniPC(order=1)),
+    "unipc-3": (4, UniPC(order=3)),
+}
+
+
+def solve(sampler: TableSampler, data: Gaussian | Mixture, grid: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return run(data.denoise, sampler.tableau(data.path, grid), x)
+
+
+def test_every_deterministic_table_has_an_order() -> None:
+    known = {n for n, s in NAMED.items() if isinstance(s, TableSampler)}
+    stochastic = {"ddpm", "dpm-solver++-sde-2m", "euler-maruyama", "edm-stochastic", "predictor-corrector", "hybrid"}
+    assert known - stochastic == set(ORDERS)
 
 
 def measured_order(errors: dict[int, float]) -> float:
@@ -29,19 +54,22 @@ def measured_order(errors: dict[int, float]) -> float:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("path", SMOOTH, ids=name)
+@pytest.mark.parametrize("path", [*SMOOTH, TABLES[-1]], ids=name)
 def test_order_on_gaussian_data(path: Path, method: str) -> None:
-    order, solve = METHODS[method]
+    order, sampler = METHODS[method]
+    if method == "midpoint":
+        # y = x / (alpha + sigma) of Gaussian data has y" ~ y^-3: the leading error, y"'/24 + y' y"/(8 y), is zero.
+        order = 3
     data = Gaussian(path)
     errors: dict[int, float] = {}
-    for steps in (80, 160, 320):
-        grid = log_snr_grid(path, steps)
+    for steps in (160, 320):
+        grid = log_snr_grid(path, steps, low=-2.0)
         x = torch.linspace(-2, 2, 9, dtype=torch.float64).unsqueeze(1) * data.marginal_std(grid[0])
         exact = data.flow(x, grid[0], grid[-1])
-        errors[steps] = (solve(data.denoise, path, grid, x) - exact).abs().max().item()
-    # The next term of the error moves the slope by about 1/steps of its own coefficient: 10 % covers the worst path.
-    assert measured_order(errors) == pytest.approx(order, abs=0.1)
-    assert errors[320] < (0.02 if order == 1 else 3e-4)
+        errors[steps] = (solve(sampler, data, grid, x) - exact).abs().max().item()
+    # The next term of the error moves the slope by about 1/steps of its own coefficient: 15 % covers the worst path.
+    assert measured_order(errors) == pytest.approx(order, abs=0.15)
+    assert errors[320] < (0.02, 3e-4, 1e-5, 1e-7)[order - 1]
 
 
 def mixture_flow(data: Mixture, x: torch.Tensor, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
@@ -71,9 +99,10 @@ def test_order_on_a_gaussian_mixture(path: Path) -> None:
     spread = (path.alpha(first) ** 2 + path.sigma(first) ** 2).sqrt()
     x = 1.5 * spread * torch.stack([angle.cos(), angle.sin()], 1)
     exact = mixture_flow(data, x, first, last)
-    for method, (order, solve) in METHODS.items():
-        errors = {n: (solve(data.denoise, path, grid, x) - exact).abs().max().item() for n, grid in grids.items()}
-        assert measured_order(errors) == pytest.approx(order, abs=0.2), method
+    for method, (order, sampler) in METHODS.items():
+        errors = {n: (solve(sampler, data, grid, x) - exact).abs().max().item() for n, grid in grids.items()}
+        # An error near the reference's own tolerance has no slope.
+        assert measured_order(errors) == pytest.approx(order, abs=0.25) or errors[320] < 1e-7, method
 
 
 @pytest.mark.parametrize("order", [2, 3, 4])

@@ -10,6 +10,7 @@ from exact import (
     PATHS,
     SAMPLERS,
     SMOOTH,
+    TABLES,
     Gaussian,
     Mixture,
     is_stochastic,
@@ -22,10 +23,19 @@ from torch import Tensor
 from noise2action.diffusion.denoisers import Counted, pin
 from noise2action.diffusion.grids import Grid, LogSNR, Trailing
 from noise2action.diffusion.paths import Cosine, LinearVP, Path, Straight, Table
-from noise2action.diffusion.samplers import DDIM, DDPM, EDMStochastic, Heun, Hybrid, Renoise
+from noise2action.diffusion.samplers import (
+    DDIM,
+    DDPM,
+    Adaptive,
+    EDMStochastic,
+    EulerMaruyama,
+    Heun,
+    Hybrid,
+    Renoise,
+)
 from noise2action.diffusion.sampling import TableSampler, sample
 from noise2action.diffusion.tableau import Step
-from noise2action.errors import PathError
+from noise2action.errors import PathError, SolverError
 
 close = torch.testing.assert_close
 STOCHASTIC = [s for s in SAMPLERS if is_stochastic(s)]
@@ -271,3 +281,37 @@ def test_sampling_starts_at_the_noise_of_the_grids_first_time(path: Path) -> Non
     assert t == Trailing().times(path, 4, start=0.6)[0].item()
     level = path.sigma(torch.tensor(t, dtype=torch.float64)).item()
     assert abs(x.std().item() / level - 1) < 5 / math.sqrt(8000)
+
+
+@pytest.mark.parametrize("path", SMOOTH, ids=name)
+def test_euler_maruyama_samples_a_gaussian(path: Path) -> None:
+    n, data = 20_000, Gaussian(path)
+    like = torch.empty(n, 1, dtype=torch.float64)
+    kwargs = {"sampler": EulerMaruyama(), "grid": LogSNR(), "nfe": 300, "generator": seeded(14)}
+    x = sample(data.denoise, path, like, **kwargs)
+    # Five standard errors; 300 steps of a first-order method, and the prior's alpha(-5.1) of the mean.
+    assert abs(x.mean().item() - data.mean) < 5 * data.std / math.sqrt(n) + 0.01
+    assert abs(x.std().item() / data.std - 1) < 5 / math.sqrt(2 * n) + 0.01
+
+
+@pytest.mark.parametrize("path", PATHS, ids=name)
+def test_the_adaptive_solver_follows_the_exact_flow_and_counts_its_calls(path: Path) -> None:
+    data, counted = Gaussian(path), Counted(Gaussian(path).denoise)
+    grid = Trailing().times(path, 1)
+    x = data.marginal_std(grid[0]) * torch.linspace(-2, 2, 9, dtype=torch.float64).unsqueeze(1)
+    x = x + path.alpha(grid[0]) * data.mean
+    ours = Adaptive(rtol=1e-7, atol=1e-7)(counted, path, grid, x)
+    # The last jump to x0_hat costs (sigma / std)^2 / 2 of the last noise level: 1 % on the shortest table.
+    close(
+        ours, data.flow(x, grid[0], torch.zeros((), dtype=torch.float64)), rtol=0, atol=2e-2 if path in TABLES else 1e-4
+    )
+    assert 10 < counted.nfe < 500
+
+
+def test_an_adaptive_solver_that_cannot_reach_its_tolerance_raises() -> None:
+    path = LinearVP()
+    data = Mixture.on(path)
+    with pytest.raises(SolverError, match="max_nfe"):
+        Adaptive(rtol=1e-9, atol=1e-9, max_nfe=30)(
+            data.denoise, path, Trailing().times(path, 1), torch.randn(4, 2, dtype=torch.float64)
+        )

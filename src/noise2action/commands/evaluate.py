@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import tyro
 from rich.console import Console
 
-from ..config import decode, kind
+from ..config import kind
+from ..diffusion.samplers import NAMED
 from ..envs.tasks import Task, find
 from ..errors import ConfigError, MissingExtraError
 from ..evaluate.latency import measure_latency
@@ -25,6 +26,7 @@ from ..evaluate.workers import rollout_in_processes
 from ..policies import AnyPolicy, DiffusionPolicy, Sampling
 from ..recipes.experiment import EvaluateConfig
 from .runs import counter, load_policy, note, open_policy, read_experiment, routes_of, run_folder
+from .sampling import grid_named, resolve
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Eval:
     seed: int | None = None
     """First seed of the episodes; the others follow."""
     sampler: str | None = None
-    """ddim, ddpm, adams or heun; by default the run's."""
+    """Solver by name, such as ddim, dpm-solver++-2m, heun or adaptive; by default the run's."""
     nfe: int | None = None
     """Network evaluations a plan."""
     grid: str | None = None
@@ -46,7 +48,11 @@ class Eval:
     eta: float | None = None
     """Stochasticity of ddim, 0 to 1."""
     order: int | None = None
-    """Order of adams, 1 to 4."""
+    """Order of dpm-solver, dpm-solver++, unipc and adams."""
+    switch: float | None = None
+    """Noise level sigma / alpha at which hybrid changes from its first sampler to its second."""
+    guidance: float | None = None
+    """Weight w of classifier-free guidance; needs a policy trained with p_uncond."""
     stride: int | None = None
     """Actions executed before the next plan."""
     weights: str = "ema"
@@ -112,16 +118,19 @@ def _plan(args: Eval, run: Path) -> Plan:
 
 def _sampling(args: Eval, policy: AnyPolicy) -> Sampling | None:
     """Return the run's sampling with the overrides of the command line; None for a policy that does not sample."""
-    given = {"nfe": args.nfe, "sampler": args.sampler, "grid": args.grid, "eta": args.eta, "order": args.order}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = (args.sampler, args.nfe, args.grid, args.eta, args.order, args.switch, args.guidance)
     if not isinstance(policy, DiffusionPolicy):
-        if given:
+        if any(value is not None for value in given):
             note("note: a regression policy makes one network call a plan; sampler options do not apply")
         return None
-    sampler: dict[str, Any] = {"kind": given.pop("sampler")} if "sampler" in given else {}
-    sampler |= {name: given.pop(name) for name in ("eta", "order") if name in given}
-    edits = {**given, **({"sampler": sampler} if sampler else {})}
-    return decode(Sampling, edits, where="option", default=policy.config.sampling)
+    own = policy.config.sampling
+    return replace(
+        own,
+        sampler=resolve(args.sampler or own.sampler, eta=args.eta, order=args.order, switch=args.switch, nfe=args.nfe),
+        grid=own.grid if args.grid is None else grid_named(args.grid),
+        nfe=own.nfe if args.nfe is None else args.nfe,
+        guidance=own.guidance if args.guidance is None else args.guidance,
+    )
 
 
 def evaluate(plan: Plan) -> Evaluation:
@@ -182,16 +191,16 @@ def _about(plan: Plan, policy: AnyPolicy, step: int) -> About:
 
 
 def sampler_name(sampling: Sampling) -> str:
-    """Return the sampler with the options that differ from its defaults, such as `ddim` or `adams(order=3)`."""
+    """Return the sampler's name, with options that no name stands for, its grid and guidance: `ddim(eta=0.5), w=2`."""
     sampler = sampling.sampler
-    fresh = type(sampler)()
-    options = [f"{f.name}={getattr(sampler, f.name)}" for f in fields(sampler)]
-    changed = [
-        o for o, f in zip(options, fields(sampler), strict=True) if getattr(sampler, f.name) != getattr(fresh, f.name)
-    ]
-    name = kind(type(sampler)) + (f"({', '.join(changed)})" if changed else "")
+    name = next((n for n, known in NAMED.items() if known == sampler), None)
+    if name is None:
+        fresh = type(sampler)()
+        changed = [f for f in fields(sampler) if getattr(sampler, f.name) != getattr(fresh, f.name)]
+        name = f"{kind(type(sampler))}({', '.join(f'{f.name}={getattr(sampler, f.name)}' for f in changed)})"
     grid = kind(type(sampling.grid))
-    return name if grid == "trailing" else f"{name} on {grid}"
+    on = "" if grid == "trailing" else f" on {grid}"
+    return f"{name}{on}" + (f", w={sampling.guidance:g}" if sampling.guidance else "")
 
 
 def _write(folder: Path, evaluation: Evaluation, results: tuple[EpisodeResult, ...], task: Task) -> None:

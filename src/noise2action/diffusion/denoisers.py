@@ -108,21 +108,22 @@ def cfg(
     check_guidance(w, interval=interval, rescale=rescale)
     weights = w if isinstance(w, Sequence) else [w]
     low, high = interval
-    always = low == 0 and high == 1
     guided, plain = _shares(weights), _shares([0.0] * len(weights))
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        inside = (t >= low) & (t <= high) if not always else None
-        everywhere = inside is None or bool(inside.all())
-        shares = guided if inside is None or bool(inside.any()) else plain
+        # One time for all, as samplers ask: plain numbers, no tensor.
+        inside = (t >= low) & (t <= high) if t.ndim else None
+        everywhere = low <= float(t) <= high if inside is None else bool(inside.all())
+        some = everywhere or (inside is not None and bool(inside.any()))
+        shares = guided if some else plain
         used = [k for k, share in enumerate(shares) if share]
-        if alone is not None and len(used) == 1 and (everywhere or shares is plain):
+        if alone is not None and len(used) == 1 and (everywhere or not some):
             return alone(used[0])(x_t, t)
         blocks = _blocks(many, x_t, t, len(shares))
         out = _combined(shares, blocks)
-        if shares is guided and rescale:
+        if some and rescale:
             out = out.lerp(out * _spread_ratio(_combined(plain, blocks), out), rescale)
-        if inside is None or everywhere or shares is plain:
+        if inside is None or everywhere or not some:
             return out
         return torch.where(broadcast(inside, x_t), out, _combined(plain, blocks))
 

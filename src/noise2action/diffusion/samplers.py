@@ -5,7 +5,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from ..errors import PathError
 from ..seeds import Generators
 from .denoisers import Denoiser
 from .multistep import adams, ddim, dpm_solver_pp, renoise, unipc
+from .ode import adaptive
 from .paths import Path
 from .sampling import Sampler, TableSampler
 from .sde import Churn, ddpm, dpm_solver_pp_sde, edm_stochastic, euler_maruyama, predictor_corrector
@@ -132,6 +133,8 @@ class RK4(TableSampler):
 class DPMSolver(_FromFiniteSNR):
     """Single-step DPM-Solver on the noise estimate."""
 
+    KIND: ClassVar = "dpm_solver"
+
     order: int = 2
     """1 (DDIM), 2 or 3: also the calls a step."""
 
@@ -153,6 +156,8 @@ class DPMSolver(_FromFiniteSNR):
 class DPMSolverPP(_FromFiniteSNR):
     """Multistep DPM-Solver++ on the data estimate: 2M, 3M."""
 
+    KIND: ClassVar = "dpm_solver_pp"
+
     order: int = 2
     """1 (DDIM), 2 (2M) or 3 (3M)."""
 
@@ -169,6 +174,8 @@ class DPMSolverPP(_FromFiniteSNR):
 class DPMSolverPP2S(_FromFiniteSNR):
     """Single-step DPM-Solver++ 2S on the data estimate."""
 
+    KIND: ClassVar = "dpm_solver_pp_2s"
+
     @property
     def calls(self) -> int:
         """Two calls a step."""
@@ -182,6 +189,8 @@ class DPMSolverPP2S(_FromFiniteSNR):
 @dataclass(frozen=True)
 class DPMSolverPPSDE(_FromFiniteSNR):
     """Multistep SDE-DPM-Solver++: stochastic."""
+
+    KIND: ClassVar = "dpm_solver_pp_sde"
 
     order: int = 2
     """1 (DDIM at eta = 1) or 2 (2M)."""
@@ -198,6 +207,8 @@ class DPMSolverPPSDE(_FromFiniteSNR):
 @dataclass(frozen=True)
 class UniPC(_FromFiniteSNR):
     """UniPC: a multistep predictor, corrected by the next evaluation at no extra call."""
+
+    KIND: ClassVar = "unipc"
 
     order: int = 2
     """1 to 3."""
@@ -260,8 +271,6 @@ class Adaptive(Sampler):
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Return the sample made of the noise `x` from the first time of `grid`; deterministic."""
-        from .ode import adaptive  # noqa: PLC0415
-
         return adaptive(
             denoise,
             path,
@@ -286,6 +295,8 @@ class EulerMaruyama(_FromFiniteSNR):
 @dataclass(frozen=True)
 class EDMStochastic(TableSampler):
     """EDM's stochastic sampler: fresh noise, then a Heun step."""
+
+    KIND: ClassVar = "edm_stochastic"
 
     churn: Churn = field(default_factory=Churn)
     """How much noise, and where."""

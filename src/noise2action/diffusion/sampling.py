@@ -33,6 +33,9 @@ class Sampler(ABC):
         del path
         return start
 
+    def check(self, path: Path, grid: Float[Tensor, "times"]) -> None:
+        """Raise `PathError` where the sampler cannot follow `grid` on `path`."""
+
     @abstractmethod
     def __call__(
         self,
@@ -69,6 +72,10 @@ class TableSampler(Sampler):
             )
         return (nfe - 1) // self.calls + 1
 
+    def check(self, path: Path, grid: Float[Tensor, "times"]) -> None:
+        """Raise `PathError` where there is no table for `grid` on `path`; a good one is kept for the run."""
+        _tableau(self, path, tuple(grid.tolist()))
+
     def __call__(
         self,
         denoise: Denoiser,
@@ -104,11 +111,14 @@ def sample(
 
     `Adaptive` makes as many evaluations as its tolerance asks for (wrap `denoise` in `denoisers.Counted`).
     """
-    times = _times(grid, path, sampler, nfe, start)
+    times = place(sampler, path, grid=grid, nfe=nfe, start=start)
     x = prior(path, like, start=float(times[0]), generator=generator)
     return sampler(denoise, path, times, x, generator=generator, on_step=on_step)
 
 
 @lru_cache(maxsize=64)
-def _times(grid: Grid, path: Path, sampler: Sampler, nfe: int, start: float) -> Tensor:
-    return grid.times(path, sampler.steps(nfe), start=sampler.start(path, start))
+def place(sampler: Sampler, path: Path, *, grid: Grid, nfe: int, start: float = 1.0) -> Float[Tensor, "times"]:
+    """Return the times that `sample` visits; `PathError` where the sampler cannot follow this grid on this path."""
+    times = grid.times(path, sampler.steps(nfe), start=sampler.start(path, start))
+    sampler.check(path, times)
+    return times

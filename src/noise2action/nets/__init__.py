@@ -1,9 +1,25 @@
-"""Networks `(x [B, H, A], t, Condition) -> [B, H, A]`."""
+"""Networks of action chunks `(x [B, H, A], t, Condition)`, and of samples of any shape `(x [B, ...], t, labels)`."""
 
 from .mlp import MLP, MLPConfig
+from .points import PointMLP, PointMLPConfig
 from .unet1d import UNet1d, UNet1dConfig
+from .unet2d import UNet2d, UNet2dConfig
 
 AnyNetConfig = MLPConfig | UNet1dConfig
-"""Every network that a configuration can name."""
+"""Every network of action chunks that a configuration can name."""
 
-__all__ = ["MLP", "AnyNetConfig", "MLPConfig", "UNet1d", "UNet1dConfig"]
+AnyModelNet = PointMLPConfig | UNet2dConfig
+"""Every network of a generative model that a configuration can name; each is told labels, the last one the null."""
+
+__all__ = [
+    "MLP",
+    "AnyModelNet",
+    "AnyNetConfig",
+    "MLPConfig",
+    "PointMLP",
+    "PointMLPConfig",
+    "UNet1d",
+    "UNet1dConfig",
+    "UNet2d",
+    "UNet2dConfig",
+]

@@ -1,21 +1,27 @@
 """Policies: a spec, a normaliser, an encoder, a network and an objective, composed; stateless."""
 
 from .diffusion import DiffusionConfig, DiffusionPolicy, Sampling
+from .latent import LatentDiffusionConfig, LatentDiffusionPolicy
 from .policy import Policy, PolicySpec
 from .regression import RegressionConfig, RegressionPolicy
 
-AnyPolicyConfig = DiffusionConfig | RegressionConfig
+AnyPolicyConfig = DiffusionConfig | LatentDiffusionConfig | RegressionConfig
 """Every policy that a configuration can name."""
-AnyPolicy = DiffusionPolicy | RegressionPolicy
+SampledPolicy = DiffusionPolicy | LatentDiffusionPolicy
+"""Policies that sample, and can be `resampled`."""
+AnyPolicy = SampledPolicy | RegressionPolicy
 
 __all__ = [
     "AnyPolicy",
     "AnyPolicyConfig",
     "DiffusionConfig",
     "DiffusionPolicy",
+    "LatentDiffusionConfig",
+    "LatentDiffusionPolicy",
     "Policy",
     "PolicySpec",
     "RegressionConfig",
     "RegressionPolicy",
+    "SampledPolicy",
     "Sampling",
 ]

@@ -14,7 +14,7 @@ from ..diffusion.denoisers import Cost, Denoiser, cfg, check_guidance, clip, des
 from ..diffusion.grids import AnyGrid, Trailing
 from ..diffusion.objective import Diffusion, Losses
 from ..diffusion.samplers import DDIM, AnySampler, Renoise
-from ..diffusion.sampling import sample
+from ..diffusion.sampling import place, sample
 from ..diffusion.tableau import OnStep
 from ..errors import ConfigError
 from ..nets import AnyNetConfig, MLPConfig
@@ -81,7 +81,7 @@ class DiffusionConfig:
                 f"expected a policy trained with p_uncond > 0 to guide, got guidance={sampling.guidance:g} on one "
                 "without: train again with --policy.p-uncond 0.1"
             )
-        sampling.grid.times(self.objective.path, sampling.sampler.steps(sampling.nfe), start=start)
+        place(sampling.sampler, self.objective.path, grid=sampling.grid, nfe=sampling.nfe, start=start)
 
     def build(self, schema: Schema, normalizer: Normalizer) -> "DiffusionPolicy":
         """Return the policy with fresh weights (from the global generator)."""

@@ -1,18 +1,16 @@
-"""Latent diffusion policy: an autoencoder of action chunks, and diffusion of its codes."""
+"""Latent diffusion policy: an autoencoder of action chunks, and a diffusion policy whose actions are its codes."""
 
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from ..condition import Condition
-from ..data.normalize import Normalizer
+from ..data.normalize import Affine, Normalizer
 from ..data.windows import Batch
-from ..diffusion.denoisers import Denoiser
 from ..diffusion.objective import Diffusion, Losses, masked_mean, without_padding
-from ..diffusion.sampling import sample
 from ..diffusion.tableau import OnStep
 from ..errors import ConfigError, ShapeError
 from ..nets import AnyNetConfig, MLPConfig
@@ -20,8 +18,7 @@ from ..nets.autoencoder import MLPAutoencoderConfig
 from ..schema import Feature, Schema
 from ..seeds import Generators
 from ..timing import Stopwatch
-from .backbone import Backbone
-from .diffusion import Sampling
+from .diffusion import DiffusionConfig, Sampling
 from .policy import PolicySpec
 
 
@@ -38,14 +35,21 @@ class LatentDiffusionConfig:
     objective: Diffusion = field(default_factory=Diffusion)
     """Path, target, training times and weight, for codes."""
     sampling: Sampling = field(default_factory=Sampling)
-    """Sampler, grid and number of network evaluations; the clip bounds decoded actions, codes have no bound."""
+    """Sampler, grid, guidance and number of network evaluations; the clip bounds decoded actions, not codes."""
+    p_uncond: float = 0.0
+    """Share of training samples whose observation is hidden behind a learned null; guidance needs it (0.1 is usual)."""
 
     def __post_init__(self) -> None:
-        """Reject codes that are no chunk, and a grid that does not exist on the path."""
+        """Reject codes that are no chunk, and what a diffusion policy would reject."""
         if len(self.autoencoder.latent) != 2:
             raise ConfigError(f"expected autoencoder.latent = (steps, dim), got {self.autoencoder.latent}")
-        sampling, (_, start) = self.sampling, self.objective.span
-        sampling.grid.times(self.objective.path, sampling.sampler.steps(sampling.nfe), start=start)
+        _ = self.codes
+
+    @cached_property
+    def codes(self) -> DiffusionConfig:
+        """The diffusion policy to which a code is a chunk of `steps` actions of `dim` numbers without bounds."""
+        spec = replace(self.spec, horizon=self.autoencoder.latent[0], stride=1, first_action=0)
+        return DiffusionConfig(spec, self.net, self.objective, replace(self.sampling, clip=None), self.p_uncond)
 
     def build(self, schema: Schema, normalizer: Normalizer) -> "LatentDiffusionPolicy":
         """Return the policy with fresh weights (from the global generator)."""
@@ -64,12 +68,11 @@ class LatentDiffusionPolicy(nn.Module):
     def __init__(self, config: LatentDiffusionConfig, schema: Schema, normalizer: Normalizer) -> None:
         super().__init__()
         self.config, self.schema, self.spec, self.normalizer = config, schema, config.spec, normalizer
-        steps, dim = config.autoencoder.latent
-        # To the network a code is a chunk of `steps` actions of `dim` numbers.
-        codes = replace(config.spec, horizon=steps, stride=1, first_action=0)
-        coded = replace(schema, action=Feature(schema.action.name, (dim,)))
-        self.backbone = Backbone(config.net, spec=codes, schema=coded, normalizer=normalizer)
         self.autoencoder = config.autoencoder.build(shape=(config.spec.horizon, schema.action_dim))
+        action, dim = schema.action.name, config.autoencoder.latent[1]
+        one = torch.ones(dim, dtype=torch.float64, device="cpu")  # a normaliser's tables, whatever the default device
+        unchanged = Normalizer({**normalizer.affines, action: Affine("identity", one, 0 * one)}, normalizer.device)
+        self.codes = config.codes.build(replace(schema, action=Feature(action, (dim,))), unchanged)
 
     def resampled(self, sampling: Sampling) -> "LatentDiffusionPolicy":
         """Return this policy, on the same weights, with another way of sampling."""
@@ -79,17 +82,11 @@ class LatentDiffusionPolicy(nn.Module):
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> Losses:
         """Return reconstruction error plus diffusion loss, a sample; padded actions count in neither."""
-        condition = self.backbone.encoder(batch.observations)
         actions = without_padding(batch.actions, batch.valid)
         code, again = self.autoencoder(actions, generator=generator)
-        diffusion = self.config.objective.loss(
-            lambda x, t: self.backbone(x, t, condition), code.detach(), generator=generator
-        )
+        whole = torch.ones(code.shape[:2], dtype=torch.bool, device=code.device)
+        diffusion = self.codes.loss(Batch(batch.observations, code.detach(), whole), generator=generator)
         return Losses(diffusion.value + masked_mean((again - actions) ** 2, batch.valid), diffusion.t)
-
-    def denoiser(self, condition: Condition) -> Denoiser:
-        """Return the denoiser of codes [B, steps, dim] under `condition`."""
-        return self.config.objective.denoiser(lambda x, t: self.backbone(x, t, condition))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the chunks [B, H, A], in robot units, that `codes` [B, steps, dim] stand for."""
@@ -112,27 +109,15 @@ class LatentDiffusionPolicy(nn.Module):
         `committed` actions are put back into the decoded chunk: a code belongs to the chunk as a whole, so the rest of
         the plan does not know of them and may not continue them smoothly.
         """
-        watch = watch or Stopwatch()
-        sampling, objective = self.config.sampling, self.config.objective
         if committed is not None:
             self._check_committed(committed)
-        with watch("encode"):
-            condition = self.backbone.condition(history)
-        with watch("denoise"):
-            codes = sample(
-                self.denoiser(condition),
-                objective.path,
-                self.backbone.chunk_like(condition),
-                sampler=sampling.sampler,
-                grid=sampling.grid,
-                nfe=sampling.nfe,
-                start=objective.span[1],
-                generator=generator,
-                on_step=on_step,
-            )
-        with watch("decode"):
+        watch = watch or Stopwatch()
+        policy = copy.copy(self.codes)
+        policy.config = self.config.codes  # not those of the training: this policy may be a resampled one
+        codes = policy.plan(history, generator=generator, watch=watch, on_step=on_step)
+        with watch("decoder"):
             actions = self.decode(codes)
-            return actions if committed is None else torch.cat([committed, actions[:, committed.shape[1] :]], dim=1)
+        return actions if committed is None else torch.cat([committed, actions[:, committed.shape[1] :]], dim=1)
 
     def _check_committed(self, committed: Tensor) -> None:
         horizon, dim = self.spec.horizon, self.schema.action_dim

@@ -33,6 +33,16 @@ class ChunkLikelihood:
         return likelihood.bits_per_dimension(self.nats, self.dims)
 
 
+def check_density(policy: Policy) -> DiffusionPolicy:
+    """Return `policy`, or raise `ConfigError` where it has no density of actions."""
+    if not isinstance(policy, DiffusionPolicy):
+        raise ConfigError(
+            f"expected a diffusion policy, got {type(policy).__name__}: it has no density of actions; train one with "
+            "--policy diffusion"
+        )
+    return policy
+
+
 def log_likelihood(
     policy: Policy,
     history: Mapping[str, Tensor],
@@ -52,11 +62,7 @@ def log_likelihood(
 
     Raises `ConfigError` for a policy without a density, `ShapeError` and `DataError` for chunks that are not whole.
     """
-    if not isinstance(policy, DiffusionPolicy):
-        raise ConfigError(
-            f"expected a diffusion policy, got {type(policy).__name__}: it has no density of actions; train one with "
-            "--policy diffusion"
-        )
+    policy = check_density(policy)
     backbone, objective = policy.backbone, policy.config.objective
     wanted = (policy.spec.horizon, policy.schema.action_dim)
     if actions.shape[1:] != wanted:

@@ -1,0 +1,228 @@
+"""How good samples are after 5 to 1000 network calls, solver by solver, with exact denoisers: only the solver errs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..diffusion.grids import Grid, Karras, LogSNR, Trailing
+from ..diffusion.samplers import NAMED
+from ..errors import PathError
+from ..evaluate.figures import INK
+from ..evaluate.statistics import Estimate
+from .plots import forest, legend_beside, level, line, panels, plain_ticks
+from .quality import SHAPES, Bench, Run, exact, feasible
+from .study import Cell, Findings, Progress, Settings, difference, listing, mean, verdict
+
+CALLS = (5, 10, 25, 50, 100, 500, 1000)
+FAST, SLOW = "dpm-solver++-2m", "ddim"
+"""Ten calls of the first are held against fifty of the second."""
+FEW, MANY = 10, 50
+
+MAIN = "log-SNR -2 to 3"
+GRIDS: Mapping[str, Grid] = {
+    MAIN: LogSNR(low=-2.0, high=3.0),
+    "log-SNR -2.5 to 3": LogSNR(low=-2.5, high=3.0),
+    "log-SNR -5.1 to 5.1": LogSNR(),
+    "Karras": Karras(),
+    "trailing": Trailing(),
+}
+"""The first walks only through noise levels at which these data change: every solver is shown on it."""
+
+FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "Runge-Kutta": ("euler", "midpoint", "heun", "rk4", "adaptive"),
+    "DPM-Solver, single-step": ("dpm-solver-1", "dpm-solver-2", "dpm-solver-3", "dpm-solver++-2s"),
+    "multistep": ("ddim", "adams", "dpm-solver++-2m", "dpm-solver++-3m", "unipc"),
+    "with fresh noise": (
+        "ddpm",
+        "dpm-solver++-sde-2m",
+        "hybrid",
+        "euler-maruyama",
+        "edm-stochastic",
+        "predictor-corrector",
+    ),
+}
+SHOWN_IN_TIME = ("ddim", "dpm-solver++-2m", "unipc", "heun", "rk4", "ddpm")
+
+COLUMNS = (
+    "data",
+    "grid",
+    "sampler",
+    "calls",
+    "ms",
+    "energy distance x 1000",
+    "sliced Wasserstein x 100",
+    f"energy minus {SLOW} at {MANY}, same grid, x 1000",
+    f"energy minus {SLOW} at {MANY}, its best grid, x 1000",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sampler with one number of calls on one grid; energies are times 1000, with `SLOW`'s at `MANY` subtracted."""
+
+    data: str
+    grid: str
+    sampler: str
+    calls: int
+    milliseconds: float | None
+    energy: Estimate
+    wasserstein: Estimate
+    over_same: Estimate | None
+    over_best: Estimate | None
+
+    def cells(self) -> tuple[Cell, ...]:
+        """Return the row under `COLUMNS`."""
+        return tuple(vars(self).values())
+
+
+def run(settings: Settings, progress: Progress) -> Findings:
+    """Return quality against calls and time for every sampler, and 2M at 10 calls against DDIM at 50."""
+    shapes = settings.pick(SHAPES, quick=("ring", "moons"), tiny=("moons",))
+    calls = settings.pick(CALLS, quick=CALLS[:5], tiny=(10, 50))
+    n, seeds = settings.pick((500, 6), quick=(300, 5), tiny=(50, 2))
+    rows: list[Row] = []
+    for k, shape in enumerate(shapes):
+        bench = Bench(exact(shape), n, seeds, settings.seed)
+
+        def step(done: int, total: int, k: int = k) -> None:
+            progress(k * total + done, len(shapes) * total)
+
+        rows += _rows(bench, shape, calls, step)
+    return Findings(COLUMNS, [row.cells() for row in rows], _figure(rows, shapes), paragraph(rows))
+
+
+def _rows(bench: Bench, shape: str, calls: Sequence[int], progress: Progress) -> list[Row]:
+    runs: dict[tuple[str, str, int], Run] = {}
+    jobs = [(MAIN, name, nfe) for name in NAMED if name != "adaptive" for nfe in calls]
+    jobs += [(MAIN, "adaptive", calls[0])]
+    jobs += [(grid, name, nfe) for grid in GRIDS for name, nfe in ((SLOW, MANY), (FAST, FEW))]
+    # Calls cost alike: progress counts them, not samplers.
+    total, done = sum(nfe for *_, nfe in jobs), 0
+    for grid, name, nfe in jobs:
+        affordable = feasible(NAMED[name], nfe)
+        if affordable is not None and (grid, name, affordable) not in runs:
+            try:
+                found = bench.run(NAMED[name], GRIDS[grid], affordable)
+            except PathError:  # the grid's steps are too long for this sampler: there is nothing to show
+                continue
+            runs[grid, name, found.calls] = found
+        done += nfe
+        progress(done, total)
+    best = min((runs[grid, SLOW, MANY] for grid in GRIDS), key=lambda found: mean(found.energy).value)
+    floor = bench.floor
+    rows = [Row(shape, "-", "exact draws", 0, None, _energy(floor), _wasserstein(floor), None, _over(floor, best))]
+    for (grid, name, nfe), found in sorted(runs.items(), key=lambda item: (list(GRIDS).index(item[0][0]), item[0][1:])):
+        over = _over(found, runs[grid, SLOW, MANY]), _over(found, best)
+        rows.append(Row(shape, grid, name, nfe, found.milliseconds, _energy(found), _wasserstein(found), *over))
+    return rows
+
+
+def _energy(found: Run) -> Estimate:
+    return mean([1e3 * value for value in found.energy])
+
+
+def _wasserstein(found: Run) -> Estimate:
+    return mean([1e2 * value for value in found.wasserstein])
+
+
+def _over(found: Run, other: Run) -> Estimate:
+    return difference([1e3 * value for value in found.energy], [1e3 * value for value in other.energy])
+
+
+def paragraph(rows: Sequence[Row]) -> str:
+    """Return what the rows show."""
+    shapes = list(dict.fromkeys(row.data for row in rows))
+    return " ".join([_claim(rows, shapes), *(_fewest(rows, shape) for shape in shapes), _noisy(rows, shapes)])
+
+
+def _claim(rows: Sequence[Row], shapes: Sequence[str]) -> str:
+    """Return the words for `FAST` at `FEW` calls against `SLOW` at `MANY`, grid by grid."""
+    floors = {row.data: row.energy.value for row in rows if row.sampler == "exact draws"}
+    words: list[str] = []
+    for grid in GRIDS:
+        found = {row.data: row for row in rows if (row.grid, row.sampler, row.calls) == (grid, FAST, FEW)}
+        same = {shape: row.over_same for shape, row in found.items() if row.over_same}
+        best = {shape: row.over_best for shape, row in found.items() if row.over_best}
+        most = max(over.high / floors[shape] for shape, over in best.items())
+        words.append(
+            f"on the grid {grid} it is {_groups(same)} against the same grid, and {_groups(best)} against "
+            f"{SLOW}'s best grid (intervals end at {100 * most:.0f} % of the distance of exact draws or below)"
+        )
+    return (
+        f"{FAST} with {FEW} calls against {SLOW} with {MANY}, energy distances paired by seed, a tie where the 95 % "
+        f"interval of the difference holds zero: {'; '.join(words)}."
+    )
+
+
+def _groups(overs: Mapping[str, Estimate]) -> str:
+    """Return e.g. `better on ring, tied on moons and checkerboard`."""
+    verdicts = {shape: verdict(over, below="better", above="worse", tie="tied") for shape, over in overs.items()}
+    kinds = [kind for kind in ("better", "tied", "worse") if kind in verdicts.values()]
+    return ", ".join(f"{kind} on {listing([s for s, v in verdicts.items() if v == kind])}" for kind in kinds)
+
+
+def _fewest(rows: Sequence[Row], shape: str) -> str:
+    """Return the fewest calls with which each sampler is no worse than `SLOW` at `MANY` on the main grid."""
+    reached: dict[int, list[str]] = {}
+    for name in NAMED:
+        good = [
+            row.calls
+            for row in rows
+            if (row.data, row.grid, row.sampler) == (shape, MAIN, name) and row.over_same and row.over_same.low <= 0
+        ]
+        if good:
+            reached.setdefault(min(good), []).append(name)
+    never = [name for name in NAMED if not any(name in names for names in reached.values())]
+    told = "; ".join(f"{calls} calls for {listing(names)}" for calls, names in sorted(reached.items()))
+    rest = f"; never, up to the most tried, for {listing(never)}" if never else ""
+    return f"On {shape}, no worse than {SLOW} at {MANY} from {told}{rest}."
+
+
+def _noisy(rows: Sequence[Row], shapes: Sequence[str]) -> str:
+    """Return which samplers, with all their calls, cannot be told from exact draws or are worse than those."""
+    words: list[str] = []
+    for shape in shapes:
+        floor = next(row for row in rows if (row.data, row.sampler) == (shape, "exact draws"))
+        last = {row.sampler: row for row in rows if (row.data, row.grid) == (shape, MAIN)}
+        apart = [name for name, row in last.items() if row.energy.low > floor.energy.high]
+        worse = f"{listing(apart)} stay above it" if apart else "none stays above it"
+        words.append(f"on {shape} exact draws are {floor.energy.value:.2g} apart, and {worse}")
+    return f"With the most calls tried, intervals compared: {'; '.join(words)}."
+
+
+def _figure(rows: Sequence[Row], shapes: Sequence[str]) -> Figure:
+    kinds = {**FAMILIES, "against time": SHOWN_IN_TIME}
+    titles = [f"{shape}: {kind}" for kind in (*kinds, f"{FAST} at {FEW} calls") for shape in shapes]
+    figure, axes = panels(titles, columns=len(shapes), width=4.4 if len(shapes) < 3 else 3.5, height=2.5)
+    for k, place in enumerate(axes):
+        mine = [row for row in rows if row.data == shapes[k % len(shapes)]]
+        if k >= len(shapes) * len(kinds):
+            _differences(place, mine)
+            place.tick_params(labelleft=k % len(shapes) == 0)
+            continue
+        kind = list(kinds)[k // len(shapes)]
+        place.set(xscale="log", yscale="log")
+        if k % len(shapes) == 0:
+            place.set_ylabel("energy distance x 1000")
+        place.set_xlabel("ms for all samples" if kind == "against time" else "network calls")
+        for index, name in enumerate(kinds[kind]):
+            shown = [row for row in mine if (row.grid, row.sampler) == (MAIN, name)]
+            x = [row.milliseconds if kind == "against time" and row.milliseconds else row.calls for row in shown]
+            if shown:
+                line(place, x, [row.energy for row in shown], label=name, index=index)
+        level(place, mine[0].energy, label="exact draws")
+    plain_ticks(axes[: len(shapes) * len(kinds)])
+    for k in range(len(shapes), len(axes) + 1, len(shapes)):
+        legend_beside(axes[k - 1])
+    return figure
+
+
+def _differences(place: Axes, rows: Sequence[Row]) -> None:
+    """Draw how much worse (right of zero) `FAST` is than `SLOW`, by grid."""
+    found = {row.grid: row for row in rows if (row.sampler, row.calls) == (FAST, FEW)}
+    for index, (column, label) in enumerate((("over_same", "same grid"), ("over_best", f"{SLOW}'s best grid"))):
+        forest(place, list(found), [getattr(row, column) for row in found.values()], label=label, index=index, of=2)
+    place.axvline(0, color=INK, linewidth=1.0, linestyle=":")
+    place.set_xlabel(f"minus {SLOW} at {MANY} (x 1000)")

@@ -1,0 +1,200 @@
+"""What a study is, what it returns, and how that is written: table, figure, and a paragraph computed from both."""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+from scipy import stats
+
+from ..errors import ConfigError, did_you_mean
+from ..evaluate.statistics import CONFIDENCE, Estimate
+from ..evaluate.tables import compact
+from ..storage import atomic_write
+from . import STUDIES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Size = Literal["full", "quick", "tiny"]
+"""full: minutes. quick: under a minute on 2 cores. tiny: seconds, for tests; too few samples to conclude from."""
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much a study computes, and from which seed."""
+
+    size: Size = "full"
+    """full, quick or tiny."""
+    seed: int = 0
+    """Every random number of the study follows from it."""
+
+    @property
+    def quick(self) -> bool:
+        """Whether less than the full study was asked for."""
+        return self.size != "full"
+
+    def pick(self, full: Value, *, quick: Value, tiny: Value) -> Value:
+        """Return the value for this size."""
+        return {"full": full, "quick": quick, "tiny": tiny}[self.size]
+
+
+Progress = Callable[[int, int], None]
+"""Called with the units of work done and their total."""
+
+Cell = str | int | float | Estimate | None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a study found. A column of `Estimate`s carries its 95 % interval and its number of seeds."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Cell, ...]]
+    figure: "Figure"
+    paragraph: str
+    """Every claim in it was chosen by comparing numbers of the rows with their intervals."""
+
+
+Run = Callable[[Settings, Progress], Findings]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question and the experiment that answers it."""
+
+    name: str
+    question: str
+    run: Run
+
+
+def find(name: str) -> Study:
+    """Return the study `name`, importing its module; `ConfigError` for an unknown one."""
+    if name not in STUDIES:
+        raise ConfigError(f"expected a study, got {name!r}; {did_you_mean(name, STUDIES)}")
+    entry = STUDIES[name]
+    return Study(name, entry.question, import_module(f"{__package__}.{entry.module}").run)
+
+
+def mean(values: Sequence[float]) -> Estimate:
+    """Return the mean over seeds with its 95 % interval by Student's t: exact for few, about normal repeats.
+
+    One value has an infinite interval: it says nothing about the next seed. `ValueError` for none, or one not finite.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1 or not len(sample) or not np.isfinite(sample).all():
+        raise ValueError(f"expected a list of at least one finite number, got {values!r}: leave out missing values")
+    n, middle = len(sample), float(sample.mean())
+    if n == 1:
+        return Estimate(middle, -math.inf, math.inf, 1)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * sample.std(ddof=1) / math.sqrt(n))
+    return Estimate(middle, middle - half, middle + half, n)
+
+
+def difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
+    """Return the mean of a - b over the same seeds in the same order, with its 95 % interval (paired)."""
+    return mean([x - y for x, y in zip(a, b, strict=True)])
+
+
+def verdict(difference: Estimate, *, below: str, above: str, tie: str) -> str:
+    """Return the words that an interval of a difference allows: `tie` where it holds zero."""
+    if difference.high < 0:
+        return below
+    return above if difference.low > 0 else tie
+
+
+def listing(names: Sequence[str]) -> str:
+    """Return `a, b and c`."""
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
+
+
+def write(out: Path, study: Study, settings: Settings, findings: Findings) -> None:
+    """Write table.csv, table.md, figure.png, figure.svg and findings.md into the folder `out`.
+
+    All are made in memory first and each replaces its old file at once: an interrupt leaves nothing half-written.
+    """
+    check_out(out)
+    bodies = {
+        "table.csv": table_csv(findings).encode(),
+        "table.md": table_markdown(findings).encode(),
+        "figure.png": _figure(findings.figure, "png"),
+        "figure.svg": _figure(findings.figure, "svg"),
+        "findings.md": _page(study, settings, findings).encode(),
+    }
+    for name, body in bodies.items():
+        atomic_write(out / name, body)
+
+
+def check_out(out: Path) -> None:
+    """Raise `ConfigError` unless `out` is a folder or can become one."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out: expected a folder, got a file: {out}")
+
+
+def table_csv(findings: Findings) -> str:
+    """Return the table with full precision; an estimate fills four columns: value, low, high, seeds."""
+    spread = [_estimated(findings, k) for k in range(len(findings.columns))]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    heads = zip(findings.columns, spread, strict=True)
+    writer.writerow(
+        [
+            name
+            for head, wide in heads
+            for name in ([head, f"{head} low", f"{head} high", f"{head} n"] if wide else [head])
+        ]
+    )
+    for row in findings.rows:
+        writer.writerow(
+            [cell for value, wide in zip(row, spread, strict=True) for cell in _csv_cells(value, wide=wide)]
+        )
+    return text.getvalue()
+
+
+def table_markdown(findings: Findings) -> str:
+    """Return the table for people: an estimate as `value [low, high]`, its 95 % interval."""
+    rows = [[_text(cell).replace("|", "\\|") for cell in row] for row in findings.rows]
+    lines = [list(findings.columns), ["---"] * len(findings.columns), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _page(study: Study, settings: Settings, findings: Findings) -> str:
+    size = " --quick" if settings.quick else ""
+    return (
+        f"# {study.name}\n\n{study.question}\n\n{findings.paragraph}\n\n"
+        f"![{study.name}](figure.png)\n\n"
+        f"Brackets and bars are 95 % intervals over seeds. Numbers: [table](table.md), [csv](table.csv). "
+        f"Made by `n2a study {study.name}{size} --seed {settings.seed}`.\n"
+    )
+
+
+def _figure(figure: "Figure", kind: Literal["png", "svg"]) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=144, facecolor="white", metadata={"Date": None} if kind == "svg" else None)
+    return buffer.getvalue()
+
+
+def _estimated(findings: Findings, column: int) -> bool:
+    return any(isinstance(row[column], Estimate) for row in findings.rows)
+
+
+def _csv_cells(cell: Cell, *, wide: bool) -> list[str]:
+    if isinstance(cell, Estimate):
+        return [repr(cell.value), repr(cell.low), repr(cell.high), str(cell.n)]
+    first = "" if cell is None else repr(cell) if isinstance(cell, float) else str(cell)
+    return [first, "", "", ""] if wide else [first]
+
+
+def _text(cell: Cell) -> str:
+    if isinstance(cell, Estimate):
+        return compact(cell)
+    if isinstance(cell, float):
+        return f"{cell:.4g}"
+    return "-" if cell is None else str(cell)

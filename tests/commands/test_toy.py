@@ -1,0 +1,168 @@
+import json
+
+import numpy as np
+import pytest
+
+from noise2action.cli import main
+from noise2action.commands.toy import TRIALS
+from noise2action.data.points import POINTS, read_points
+from noise2action.evaluate.distances import energy_distance
+from noise2action.generative import store
+
+TINY = ["--steps", "60", "--width", "16", "--blocks", "1", "--batch-size", "64", "--nfe", "6", "--samples", "60"]
+
+
+def run(*words):
+    return main([str(w) for w in words])
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    out = tmp_path_factory.mktemp("toys") / "labelled"
+    assert run("toy", "conditional_mixture", "--out", out, *TINY) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A model of a user's file without classes."""
+    folder = tmp_path_factory.mktemp("toys")
+    np.savetxt(folder / "mine.csv", np.random.default_rng(0).normal(size=(200, 3)), delimiter=",")
+    assert run("toy", folder / "mine.csv", "--out", folder / "model", *TINY) == 0
+    return folder / "model"
+
+
+def test_a_toy_leaves_model_metrics_figures_and_animation(toy):
+    assert {p.name for p in toy.iterdir()} == {
+        "config.json", "model.safetensors", "metrics.json", "denoising.gif", "denoising.mp4",
+        *(f"{name}.{suffix}" for name in ("samples", "classes", "forward", "denoising") for suffix in ("png", "svg")),
+    }  # fmt: skip
+    assert (toy / "denoising.gif").read_bytes()[:6] == b"GIF89a"
+    assert b"ftyp" in (toy / "denoising.mp4").read_bytes()[:12]
+
+
+def test_the_metrics_are_of_the_seeds_that_they_name(toy):
+    found = json.loads((toy / "metrics.json").read_text())
+    seeds, points = found["seeds"]["data"], POINTS["conditional_mixture"]
+    sets = [[points.draw(60, s).x for s in seeds[part]] for part in ("held_out", "data")]
+    again = np.mean([energy_distance(data, held_out) for held_out, data in zip(*sets, strict=True)])
+    assert found["energy_distance_data"] == pytest.approx(again)
+    assert found["energy_distance"] > found["energy_distance_data"]
+    assert (found["nfe"], found["samples"], found["trials"]) == (6, 60, TRIALS)
+    assert len(found["energy_distance_by_class"]) == len(found["energy_distance_by_class_data"]) == 4
+    names = ("sliced_wasserstein", "mmd", "mode_coverage", "off_mode_fraction", "precision", "recall")
+    assert {f"{name}{suffix}" for name in names for suffix in ("", "_ci95", "_data")} <= found.keys()
+    assert store.about(toy)["data"] == "conditional_mixture"
+
+
+def test_a_file_of_the_users_is_learnt_and_compared(plain, capsys):
+    found = json.loads((plain / "metrics.json").read_text())
+    assert (found["trials"], found["samples"]) == (1, 40)
+    assert "mode_coverage" not in found
+    assert run("sample", plain, "--n", 30) == 0
+    assert "energy distance" in capsys.readouterr().out
+    (plain.parent / "mine.csv").rename(plain.parent / "gone.csv")
+    assert run("sample", plain, "--n", 30) == 0
+    assert "no comparison" in capsys.readouterr().err
+    (plain.parent / "gone.csv").rename(plain.parent / "mine.csv")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--path", "straight", "--target", "velocity", "--times", "logit_normal", "--sampler", "euler"),
+        ("--target", "epsilon", "--span", "0", "0.999", "--weight", "min_snr", "--sampler", "ddim", "--eta", "0.5"),
+        ("--path", "ve", "--target", "edm", "--times", "log_normal", "--sampler", "heun", "--nfe", "7"),
+    ],
+    ids=lambda words: words[1],
+)
+def test_any_member_by_name(words, tmp_path, monkeypatch):
+    monkeypatch.setattr("noise2action.commands.toy._draw", lambda *_, **__: None)
+    assert run("toy", "moons", "--out", tmp_path, *TINY, *words) == 0
+    assert run("sample", tmp_path, "--n", 5, "--sampler", "unipc", "--nfe", 5, "--grid", "karras") == 0
+
+
+def test_samples_are_written_as_they_can_be_read(toy, tmp_path, capsys):
+    for suffix in ("npz", "csv"):
+        out = tmp_path / f"a.{suffix}"
+        words = ("--n", 120, "--out", out, "--sampler", "dpm-solver++-3m", "--nfe", 5, "--guidance", 2)
+        assert run("sample", toy, *words) == 0
+        assert "5 network evaluations" in capsys.readouterr().out
+        assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+    one, other = (read_points(tmp_path / f"a.{suffix}") for suffix in ("npz", "csv"))
+    np.testing.assert_allclose(one.x, other.x, rtol=1e-5)
+    assert one.labels.tolist() == other.labels.tolist() == [k % 4 for k in range(120)]
+
+
+def test_one_class_is_sampled_where_it_lies(toy, tmp_path):
+    assert run("sample", toy, "--n", 100, "--label", 2, "--guidance", 1, "--out", tmp_path / "a.npz") == 0
+    assert set(np.load(tmp_path / "a.npz")["labels"]) == {2}
+
+
+@pytest.mark.parametrize("how", ["spherical", "linear"])
+def test_interpolations_begin_and_end_at_held_out_points(toy, tmp_path, how):
+    assert run("sample", toy, "--n", 3, "--interpolate", how, "--out", tmp_path / "a.npz") == 0
+    found = np.load(tmp_path / "a.npz")
+    ends = found["x"][np.isin(found["weight"], (0, 1))]
+    seeds = json.loads((toy / "metrics.json").read_text())["seeds"]["data"]
+    held_out = POINTS["conditional_mixture"].draw(2000, seeds["held_out"][0]).x.numpy()
+    gaps = np.linalg.norm(ends[:, None] - held_out[None], axis=2).min(1)
+    assert len(ends) == 6
+    assert gaps.max() < 1e-2
+
+
+def error_of(capsys, *words):
+    assert run(*words) == 2
+    message = capsys.readouterr().err.strip().split("\n")[-1]
+    assert message.startswith("n2a: error: ")
+    return message
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("swissroll",), "did you mean 'swiss_roll'"),
+        (("moons", "--path", "cosin"), "did you mean 'cosine'"),
+        (("moons", "--target", "epsilon"), "use target=v"),
+        (("moons", "--sampler", "ddimm"), "did you mean 'ddim'"),
+        (("moons", "--sampler", "ddim", "--eta", "1.5"), "eta in [0, 1]"),
+        (("moons", "--sampler", "heun", "--nfe", "8"), "7 or 9"),
+        (("moons", "--grid", "karas"), "did you mean 'karras'"),
+        (("moons", "--guidance", "1"), "without"),
+        (("quadrants", "--guidance", "1", "--p-uncond", "0"), "p_uncond"),
+        (("moons", "--steps", "0"), "positive"),
+        (("moons", "--seconds", "-1"), "positive"),
+        (("moons", "--samples", "3"), "--samples"),
+        (("nothing.csv",), "readable file"),
+    ],
+)
+def test_mistakes_are_one_line(words, expected, tmp_path, capsys):
+    assert expected in error_of(capsys, "toy", *words, "--out", tmp_path / "new")
+    assert not (tmp_path / "new" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--label", "4"), "below 4"),
+        (("--sampler", "heun", "--nfe", "4"), "3 or 5"),
+        (("--eta", "-1", "--sampler", "ddim"), "eta in [0, 1]"),
+        (("--interpolate", "round"), "spherical or linear"),
+        (("--out", "x.txt"), ".npz or .csv"),
+        (("--n", "0"), "--n"),
+        (("--guidance", "nan"), "finite"),
+        (("--guidance-rescale", "2"), "rescale in [0, 1]"),
+    ],
+)
+def test_mistakes_in_sampling_are_one_line(toy, words, expected, capsys):
+    assert expected in error_of(capsys, "sample", toy, *words)
+
+
+def test_a_model_is_not_replaced_by_accident(toy, tmp_path, capsys):
+    assert "--overwrite" in error_of(capsys, "toy", "moons", "--out", toy, *TINY)
+    assert "folder with a model" in error_of(capsys, "sample", tmp_path)
+
+
+def test_guidance_needs_classes(plain, capsys):
+    assert "without" in error_of(capsys, "sample", plain, "--guidance", 1)
+    assert "without classes" in error_of(capsys, "sample", plain, "--label", 0)
