@@ -43,7 +43,7 @@ def test_a_model_of_points_in_the_datas_units(model, tmp_path, solver, capsys):
 
 
 def test_what_does_not_fit_is_told(model, tmp_path):
-    (tmp_path / "wide.csv").write_text("1,2,3\n4,5,6\n7,8,9\n")
+    (tmp_path / "wide.csv").write_text("1,2,3\n4,5,6\n" * 60)
     wrong: list[tuple[Likelihood, type[Noise2ActionError], str]] = [
         (Likelihood(model, episodes=2), ConfigError, "--samples"),
         (Likelihood(model, samples=0), ConfigError, ">= 1"),

@@ -11,7 +11,14 @@ from noise2action.diffusion.samplers import DDIM, NAMED, EulerMaruyama, Heun, Re
 from noise2action.diffusion.targets import Velocity
 from noise2action.errors import ConfigError, PathError, SchemaError, ShapeError
 from noise2action.nets import UNet1dConfig
-from noise2action.policies import AnyPolicyConfig, DiffusionConfig, PolicySpec, RegressionConfig, Sampling
+from noise2action.policies import (
+    AnyPolicyConfig,
+    DiffusionConfig,
+    LatentDiffusionConfig,
+    PolicySpec,
+    RegressionConfig,
+    Sampling,
+)
 from noise2action.timing import Stopwatch
 from small_policies import NET, SCHEMA, SPEC, build, history, job
 
@@ -20,6 +27,7 @@ CONFIGS = [
     DiffusionConfig(spec=SPEC, net=UNet1dConfig(widths=(8, 16), groups=4, time_dim=8)),
     DiffusionConfig(spec=SPEC, net=NET, objective=Diffusion(path=Straight(), target=Velocity())),
     RegressionConfig(spec=SPEC, net=NET),
+    LatentDiffusionConfig(spec=SPEC, net=NET),
 ]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from noise2action.diffusion.paths import VE, Schedule, Straight
 from noise2action.evaluate.statistics import Estimate
-from noise2action.studies import information, prediction_targets, schedules, time_sampling
+from noise2action.studies import bits, prediction_targets, schedules, time_sampling
 from noise2action.studies.study import Findings, Settings, find, table_csv
 
 NAMES = ("forward", "schedules", "loss-by-time", "information", "time-sampling", "prediction-targets")
@@ -59,12 +59,12 @@ def test_a_study_reports_finite_numbers_inside_their_intervals(name: str):
 
 def test_a_study_is_a_function_of_its_seed():
     seen: list[tuple[int, int]] = []
-    again = find("forward").run(Settings("tiny", seed=3), lambda done, total: seen.append((done, total)))
+    again = find("information").run(Settings("tiny", seed=3), lambda done, total: seen.append((done, total)))
     assert seen == [(1, 2), (2, 2)]
-    assert table_csv(again) == table_csv(findings("forward"))
-    assert again.paragraph == findings("forward").paragraph
-    other = find("prediction-targets").run(Settings("tiny", seed=4), lambda done, total: None)
-    assert table_csv(other) != table_csv(findings("prediction-targets"))
+    assert table_csv(again) == table_csv(findings("information"))
+    assert again.paragraph == findings("information").paragraph
+    other = find("information").run(Settings("tiny", seed=4), lambda done, total: None)
+    assert table_csv(other) != table_csv(again)
 
 
 def test_forward_claims_follow_from_its_rows():
@@ -113,11 +113,11 @@ def test_schedules_claims_follow_from_its_rows():
 
 def test_shares_of_steps_are_those_of_the_closed_forms():
     # (1 - t) / t above 10 and below 1 / 10.
-    noise, data = schedules._shares(Straight())
+    noise, data = schedules.shares(Straight())
     assert noise == pytest.approx(1 / 11, abs=1e-3)
     assert data == pytest.approx(1 / 11, abs=1e-3)
     path = VE()
-    noise, _ = schedules._shares(path)
+    noise, _ = schedules.shares(path)
     assert noise == pytest.approx(math.log(80 / 10) / math.log(80 / 0.01), abs=1e-3)
 
 
@@ -152,17 +152,17 @@ def test_information_claims_follow_from_its_rows():
     waste = [r for (part, denoiser, _), r in ring.items() if (part, denoiser) == ("destroyed", "network")]
     top = max(waste, key=lambda r: at(r, "less exact").value)
     assert f"wastes most from {top['at']}: {at(top, 'less exact').value:.3f}" in text
-    network = ring["code", "network", information.CONTINUOUS]
+    network = ring["code", "network", bits.CONTINUOUS]
     assert f"the network {at(network, 'bits a dimension').value:.2f}" in text
     words = word(at(network, "less exact"), "less than", "more than", "not told from")
     assert f"bits, {words} nothing" in text
-    limit = at(ring["code", "exact", information.CONTINUOUS], "less exact")
+    limit = at(ring["code", "exact", bits.CONTINUOUS], "less exact")
     assert f"{limit.value:+.3f} [{limit.low:+.3f}, {limit.high:+.3f}] from -log p" in text
 
 
 def test_the_gaussians_code_is_a_closed_form():
     # Two steps: the staircase of mmse between the ends of the range, written out.
-    (row,) = information._gaussian_codes([2])
+    (row,) = bits.gaussian_codes([2])
     low, high, nats = 1e-3, 1e4, 0.0
     for v in (1.8, 0.2):
         nats += low * v / 2 + (high - low) / 2 * v / (1 + low * v) + high / 2 * v / (1 + high * v)

@@ -23,7 +23,7 @@ from ..evaluate.rollouts import EpisodeResult, rollout
 from ..evaluate.tables import comparison_table, table
 from ..evaluate.video import write_mp4
 from ..evaluate.workers import rollout_in_processes
-from ..policies import AnyPolicy, DiffusionPolicy, Sampling
+from ..policies import AnyPolicy, SampledPolicy, Sampling
 from ..recipes.experiment import EvaluateConfig
 from .runs import counter, load_policy, note, open_policy, read_experiment, routes_of, run_folder
 from .sampling import grid_named, resolve
@@ -110,7 +110,7 @@ def _plan(args: Eval, run: Path) -> Plan:
         read_experiment(run_folder(run)).evaluate, **{name: value for name, value in given.items() if value is not None}
     )
     sampling = _sampling(args, policy)
-    if sampling is not None and isinstance(policy, DiffusionPolicy):
+    if sampling is not None and isinstance(policy, SampledPolicy):
         policy.resampled(sampling)  # refuses what does not fit the policy's path
     assert checkpoint.folder is not None
     return Plan(checkpoint.folder, find(checkpoint.deployed.task), config, sampling, args.stride, args.weights)
@@ -119,7 +119,7 @@ def _plan(args: Eval, run: Path) -> Plan:
 def _sampling(args: Eval, policy: AnyPolicy) -> Sampling | None:
     """Return the run's sampling with the overrides of the command line; None for a policy that does not sample."""
     given = (args.sampler, args.nfe, args.grid, args.eta, args.order, args.switch, args.guidance)
-    if not isinstance(policy, DiffusionPolicy):
+    if not isinstance(policy, SampledPolicy):
         if any(value is not None for value in given):
             note("note: a regression policy makes one network call a plan; sampler options do not apply")
         return None
@@ -175,7 +175,7 @@ def _one_thread() -> Generator[None]:
 
 def _about(plan: Plan, policy: AnyPolicy, step: int) -> About:
     name = kind(type(policy.config))
-    sampling = policy.config.sampling if isinstance(policy, DiffusionPolicy) else None
+    sampling = policy.config.sampling if isinstance(policy, SampledPolicy) else None
     return About(
         task=plan.task.name,
         policy=name,

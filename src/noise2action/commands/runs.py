@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..config import decode, encode
 from ..errors import CheckpointError, ConfigError
-from ..policies import AnyPolicy, DiffusionPolicy, Sampling
+from ..policies import AnyPolicy, SampledPolicy, Sampling
 from ..policies.checkpoint import FORMAT, MANIFEST, Checkpoint, build, load
 from ..recipes.experiment import Experiment
 from ..recipes.prepare import DataSummary
@@ -73,7 +73,7 @@ def open_policy(
         raise CheckpointError(f"expected a run folder, got no such path: {run}")
     checkpoint = load(run)
     policy = build(checkpoint, weights=weights)
-    if sampling is not None and isinstance(policy, DiffusionPolicy):
+    if sampling is not None and isinstance(policy, SampledPolicy):
         policy = policy.resampled(sampling)
     if stride is not None:
         policy.spec = replace(policy.spec, stride=stride)

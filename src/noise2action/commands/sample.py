@@ -46,7 +46,7 @@ NFE = 40
 """Network evaluations, where neither the command line nor the model says how many."""
 
 SOLVER = FixedSteps(steps=50)
-"""Of encoding and decoding: to about 1e-3 of the data's spread on the toys."""
+"""Of encoding and decoding, which are inverse to 1e-4 of the spread of a toy."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from .paths import AnyPath, Cosine, Path, check_terminal_snr
 from .targets import AnyTarget, Target, V
 from .times import AnyTimeLaw, LossSecondMoment, Stratified
 
+MOST_TIMES = 10_000
+"""Times whose coefficients a denoiser keeps."""
+
 Net = Callable[[Tensor, Tensor], Tensor]
 """(scaled x_t, t) -> y, the target; the condition is already bound."""
 
@@ -188,25 +191,33 @@ class Diffusion:
         """Return the denoiser x0_hat(x_t, t) of a trained network; scalar times are looked up, not recomputed."""
         table = self._coefficients
 
-        def coefficients(t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            scale = self.target.input_scale(self.path, t)
-            # x0_hat is linear in x_t and y: the target's own decoding of (1, 0) and (0, 1) gives both coefficients.
-            one, zero = torch.ones_like(t), torch.zeros_like(t)
-            from_x = self.target.decode(self.path, t, one, zero)
-            return scale, from_x, self.target.decode(self.path, t, zero, one)
+        # x0_hat is linear in x_t and y: the target's own decoding of (1, 0) and (0, 1) gives both coefficients.
+        def at(time: float) -> tuple[float, float, float]:
+            t = torch.tensor(time, dtype=torch.float64)
+            from_x, from_y = self.target.decode(self.path, t, *torch.eye(2, dtype=torch.float64)).tolist()
+            return float(self.target.input_scale(self.path, t)), from_x, from_y
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             if t.ndim == 0:
                 key = float(t)
                 if key not in table:
-                    exact = coefficients(torch.tensor(key, dtype=torch.float64))
-                    table[key] = (float(exact[0]), float(exact[1]), float(exact[2]))
+                    if len(table) >= MOST_TIMES:  # an adaptive solver never asks for the same time twice
+                        table.clear()
+                    table[key] = at(key)
                 scale, from_x, from_y = table[key]
                 y = net(x_t if scale == 1.0 else x_t * scale, t)
                 return torch.add(x_t * from_x, y, alpha=from_y) if from_x else y * from_y
-            columns = coefficients(broadcast(t.to(torch.float64), x_t))
-            scales = [c.to(x_t.dtype) for c in columns]
-            return scales[1] * x_t + scales[2] * net(x_t * scales[0], t)
+            column = broadcast(t.to(torch.float64), x_t)
+            one, zero = torch.ones_like(column), torch.zeros_like(column)
+            scale, from_x, from_y = (
+                c.to(x_t.dtype)
+                for c in (
+                    self.target.input_scale(self.path, column),
+                    self.target.decode(self.path, column, one, zero),
+                    self.target.decode(self.path, column, zero, one),
+                )
+            )
+            return from_x * x_t + from_y * net(x_t * scale, t)
 
         return denoise
 

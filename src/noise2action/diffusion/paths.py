@@ -115,6 +115,10 @@ class Straight(Path):
         """Return t."""
         return t
 
+    def time_at(self, half_log_snr: Tensor) -> Tensor:
+        """Return 1 / (1 + exp(lambda))."""
+        return torch.sigmoid(-half_log_snr.to(torch.float64))
+
 
 @dataclass(frozen=True)
 class Cosine(Path):
@@ -130,6 +134,10 @@ class Cosine(Path):
     def sigma(self, t: Tensor) -> Tensor:
         """Return sin(t pi/2)."""
         return torch.sin(t * HALF_PI)
+
+    def time_at(self, half_log_snr: Tensor) -> Tensor:
+        """Return arctan(exp(-lambda)) 2/pi."""
+        return torch.atan((-half_log_snr.to(torch.float64)).exp()) / HALF_PI
 
 
 @dataclass(frozen=True)
@@ -169,6 +177,16 @@ class LinearVP(Path):
         """Return 1 - alpha^2."""
         return self.lost_power(t)
 
+    def time_at(self, half_log_snr: Tensor) -> Tensor:
+        """Return the time with this half-log-SNR: the root of a quadratic; clamps to [0, 1]."""
+        return self._time_of(nn.functional.softplus(-2 * half_log_snr.to(torch.float64), threshold=700))
+
+    def _time_of(self, lost: Tensor) -> Tensor:
+        """Return the time at which -2 log alpha = `lost`."""
+        growth = self.beta_max - self.beta_min
+        lost = lost.clamp(max=(self.beta_min + self.beta_max) / 2)
+        return (2 * lost / (self.beta_min + (self.beta_min**2 + 2 * growth * lost).sqrt())).clamp(max=1)
+
 
 @dataclass(frozen=True)
 class SubVP(LinearVP):
@@ -184,6 +202,13 @@ class SubVP(LinearVP):
     def variance(self, t: Tensor) -> Tensor:
         """Return (1 - alpha^2)^2."""
         return self.sigma(t) ** 2
+
+    def time_at(self, half_log_snr: Tensor) -> Tensor:
+        """Return the time with this half-log-SNR, from alpha^2 + exp(-lambda) alpha = 1; clamps to [0, 1]."""
+        ratio = (-half_log_snr.to(torch.float64)).exp().clamp(max=1e150)
+        # 1 / alpha = (ratio + sqrt(ratio^2 + 4)) / 2, as one plus a small number.
+        excess = (ratio + ratio**2 / (2 + (ratio**2 + 4).sqrt())) / 2
+        return self._time_of(2 * excess.log1p())
 
 
 @dataclass(frozen=True)
@@ -212,6 +237,12 @@ class VE(Path):
     def sigma(self, t: Tensor) -> Tensor:
         """Return the noise scale, without cancellation near t = 0."""
         return self.variance(t).sqrt()
+
+    def time_at(self, half_log_snr: Tensor) -> Tensor:
+        """Return the time with sigma = exp(-lambda); clamps to [0, 1]."""
+        growth = 2 * math.log(self.sigma_max / self.sigma_min)
+        power = (-2 * half_log_snr.to(torch.float64)).exp().clamp(max=self.sigma_max**2) / self.sigma_max**2
+        return ((power * math.expm1(growth)).log1p() / growth).clamp(max=1)
 
     def variance(self, t: Tensor) -> Tensor:
         """Return sigma(t)^2, differentiable at t = 0 too."""

@@ -240,7 +240,7 @@ class Adams(TableSampler):
 
 @dataclass(frozen=True)
 class Adaptive(Sampler):
-    """Adaptive Runge-Kutta of order 8 on the probability flow (SciPy's DOP853): it chooses its own steps and calls."""
+    """Adaptive Runge-Kutta on the probability flow (SciPy's RK45): it chooses its own steps and calls."""
 
     rtol: float = 1e-5
     """Relative tolerance of a step."""
@@ -251,8 +251,8 @@ class Adaptive(Sampler):
 
     def __post_init__(self) -> None:
         """Reject tolerances that cannot be met."""
-        if not (self.rtol >= 0 and self.atol > 0 and self.max_nfe >= 1):
-            raise PathError(f"expected rtol >= 0, atol > 0 and max_nfe >= 1, got {self}")
+        if not (1e-13 <= self.rtol < 1 and 0 < self.atol < 1 and self.max_nfe >= 1):
+            raise PathError(f"expected 1e-13 <= rtol < 1, 0 < atol < 1 and max_nfe >= 1, got {self}")
 
     def steps(self, nfe: int) -> int:
         """Return 1: of a grid only the start matters."""

@@ -35,6 +35,7 @@ class Sampler(ABC):
 
     def check(self, path: Path, grid: Float[Tensor, "times"]) -> None:
         """Raise `PathError` where the sampler cannot follow `grid` on `path`."""
+        del path, grid
 
     @abstractmethod
     def __call__(

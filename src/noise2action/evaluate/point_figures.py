@@ -23,8 +23,8 @@ try:
 except ImportError as error:
     raise MissingExtraError("matplotlib", "report") from error
 
-Cloud = Float[np.ndarray, "n D"]
-Labels = Int[np.ndarray, " n"]
+Cloud = Float[np.ndarray, "_ D"]
+Labels = Int[np.ndarray, " _"]
 
 DRAWN = 3000
 """Points of a panel at most: more only darken it."""
@@ -133,12 +133,13 @@ def frames(
     figure, axes = _canvas(TITLES, view, width=3.4)
     canvas = FigureCanvasAgg(figure)
     marks = [_scatter(place, cloud[0], labels, count=2) for place, cloud in zip(axes, (states, estimates), strict=True)]
+    canvas.draw()
+    figure.set_layout_engine("none")  # laid out once: panels that breathe distract
     for k, t in enumerate(times):
         for place, mark, cloud, name in zip(axes, marks, (states, estimates), TITLES, strict=True):
             mark.set_offsets(cloud[k, :DRAWN, :2])
             place.set_title(f"{name}, t = {t:.2f}", fontsize=FONT + 1, color=INK)
         canvas.draw()
-        figure.set_layout_engine("none")  # laid out once: panels that breathe distract
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
@@ -167,7 +168,7 @@ def _canvas(
 ) -> tuple[Figure, list[Axes]]:
     """Return square panels, row by row: titles over the first row, the names of `rows` beside the first column."""
     side = width or min(3.4, 13.0 / len(titles))
-    figure = Figure(figsize=(side * len(titles), (side + 0.02) * len(rows) + 0.1), layout="constrained")
+    figure = Figure(figsize=(side * len(titles), (side + 0.02) * len(rows) + 0.35), layout="constrained")
     axes = [figure.add_subplot(len(rows), len(titles), k + 1) for k in range(len(rows) * len(titles))]
     for k, place in enumerate(axes):
         place.set(xlim=(view.low[0], view.high[0]), ylim=(view.low[1], view.high[1]), aspect="equal")

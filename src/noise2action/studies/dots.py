@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 
-from ..evaluate.figures import INK, PALETTE
+from ..evaluate.figures import FONT, INK, PALETTE
 from ..evaluate.statistics import Estimate
 
 
@@ -37,6 +37,7 @@ def dots(
     if reference is not None:
         low = max(reference.low, reference.value / 10) if axes.get_xscale() == "log" else reference.low
         axes.axvspan(low, reference.high, color=INK, alpha=0.08, linewidth=0)
+        axes.set_xlabel(f"band: interval of {base}", fontsize=FONT, color=INK)
     axes.set_yticks(range(len(estimates)), list(estimates))
     axes.set_ylim(len(estimates) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")

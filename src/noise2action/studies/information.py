@@ -4,50 +4,25 @@ Two data sets: a Gaussian, where all is closed form, and a ring of Gaussians, wh
 trained network. Bits are a dimension; as codes, of points that are stored to a precision.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from ..diffusion.denoisers import Denoiser
 from ..diffusion.exact import Mixture
-from ..diffusion.information import (
-    CodeLength,
-    bits_per_dim,
-    code_length,
-    continuous_code_length,
-    entropy_gaussian,
-    mmse_gaussian,
-    mutual_information_gaussian,
-    staircase,
-)
+from ..diffusion.information import entropy_gaussian, mmse_gaussian, mutual_information_gaussian
 from ..diffusion.objective import Diffusion
-from ..diffusion.paths import Cosine
 from ..evaluate.figures import FONT, INK, PALETTE
 from ..evaluate.statistics import Estimate
 from ..seeds import derive, generator
+from .bits import BINS, CONTINUOUS, LEVELS, PATH, VARIANCES, Bits, Ring, as_bits, gaussian_bands, gaussian_codes
 from .dots import dots
 from .fits import Budget, fitted, in_units_of
 from .plots import level, line, panels, plain_ticks
 from .study import Findings, Progress, Settings, difference, mean, verdict
 
-PATH = Cosine()
-VARIANCES = torch.tensor([1.8, 0.2], dtype=torch.float64)
-"""Of the Gaussian's two coordinates."""
-DIMS = 2
-LEVELS = (-30.0, -20.0, -10.0, 0.0, 10.0, 20.0, 30.0, 40.0)
-"""dB of signal over noise between which bits are counted."""
-DRAWS = 4
-"""Times a sample in each band of 10 dB."""
-BINS = 128
-"""Points are stored to 1 / BINS of the data's standard deviation."""
-RANGE = 4.0
-"""Width of the interval that a code of fixed length covers, in standard deviations: no point of the ring is outside."""
 COLUMNS = (
     "part",
     "data",
@@ -57,29 +32,6 @@ COLUMNS = (
     "exact bits a dimension",
     "less exact",
 )
-CONTINUOUS = "infinitely many steps"
-
-
-@dataclass(frozen=True, eq=False)
-class Bits:
-    """One quantity in bits a dimension, a value a seed, beside the exact one of the same points."""
-
-    part: str
-    data: str
-    denoiser: str
-    at: str
-    measured: list[float] = field(default_factory=list[float])
-    exact: list[float] = field(default_factory=list[float])
-
-    def add(self, measured: Tensor, exact: Tensor) -> None:
-        """Take the means of one seed."""
-        self.measured.append(float(measured.mean()))
-        self.exact.append(float(exact.mean()))
-
-    @property
-    def gap(self) -> Estimate:
-        """Measured less exact, paired by seed."""
-        return difference(self.measured, self.exact)
 
 
 def run(settings: Settings, progress: Progress) -> Findings:
@@ -90,8 +42,8 @@ def run(settings: Settings, progress: Progress) -> Findings:
         seeds=settings.pick(6, quick=4, tiny=2),
     )
     counts = settings.pick((4, 8, 16, 32, 64, 128, 256, 512), quick=(4, 8, 16, 32, 64, 128), tiny=(4, 16))
-    closed = [*_gaussian_bands(), *_gaussian_codes(counts)]
-    ring = _Ring(counts)
+    closed = [*gaussian_bands(), *gaussian_codes(counts)]
+    ring = Ring(counts, table=settings.pick(1000, quick=100, tiny=20))
     for k in range(budget.seeds):
         seed = derive(settings.seed, "information", k)
         x = Mixture.ring(PATH).draw(20_000, generator(seed, "training"))[0].float()
@@ -104,102 +56,6 @@ def run(settings: Settings, progress: Progress) -> Findings:
     return Findings(COLUMNS, [_row(bits) for bits in rows], _figure(closed, ring, counts), _paragraph(closed, ring))
 
 
-def _half_log(decibels: float) -> float:
-    return decibels * math.log(10) / 20
-
-
-def _bits(nats: Tensor) -> Tensor:
-    return bits_per_dim(nats, DIMS)
-
-
-def _code_bits(nats: Tensor) -> Tensor:
-    return bits_per_dim(nats, DIMS, precision=1 / BINS)
-
-
-def _band(low: float, high: float) -> str:
-    return f"{low:g} to {high:g} dB"
-
-
-def _gaussian_bands() -> list[Bits]:
-    """Return what each band destroys of the Gaussian: the integral of mmse / 2, against the capacity formula."""
-    rows: list[Bits] = []
-    for low, high in pairwise(LEVELS):
-        levels = torch.logspace(low / 10, high / 10, 2001, dtype=torch.float64)
-        area = torch.trapezoid(levels * mmse_gaussian(levels, VARIANCES) / 2, levels.log())
-        known = mutual_information_gaussian(levels[[0, -1]], VARIANCES).diff()
-        row = Bits("destroyed", "Gaussian", "exact", _band(low, high))
-        row.add(_bits(area), _bits(known))
-        rows.append(row)
-    return rows
-
-
-def _gaussian_codes(counts: Sequence[int]) -> list[Bits]:
-    """Return the expected bound of the Gaussian in N steps, uniform in log-SNR, against its entropy."""
-    rows: list[Bits] = []
-    for count in counts:
-        levels = torch.logspace(LEVELS[0] / 10, LEVELS[-1] / 10, count, dtype=torch.float64)
-        errors = mmse_gaussian(levels, VARIANCES).unsqueeze(0)
-        code = staircase(levels, VARIANCES.sum().reshape(1), errors, dims=DIMS)
-        row = Bits("code", "Gaussian", "exact", f"{count} steps")
-        row.add(_code_bits(code.nats), _code_bits(entropy_gaussian(VARIANCES)))
-        rows.append(row)
-    return rows
-
-
-class _Ring:
-    """What is measured on the ring of Gaussians, by denoiser and then by band or number of steps."""
-
-    def __init__(self, counts: Sequence[int]) -> None:
-        self.counts = counts
-        names = ("exact", "network")
-        bands = [_band(low, high) for low, high in pairwise(LEVELS)]
-        codes = [*(f"{count} steps" for count in counts), CONTINUOUS]
-        self.bands = {(name, at): Bits("destroyed", "ring", name, at) for name in names for at in bands}
-        self.codes = {(name, at): Bits("code", "ring", name, at) for name in names for at in codes}
-        self.gaussian = Bits("code", "ring", "best Gaussian", "-")
-        self.fixed = Bits("code", "ring", "fixed length", "-")
-        self.others = (self.gaussian, self.fixed)
-
-    def measure(self, name: str, denoise: Denoiser, data: Mixture, n: int, seed: int) -> None:
-        """Add one seed's held-out points, coded with `denoise`; the same points and noise for every denoiser."""
-        x0 = data.draw(n, generator(seed, "held out"))[0].float()
-        zero = torch.zeros((), dtype=torch.float64)
-        exact = _code_bits(-data.log_density(x0.to(torch.float64), zero))
-        low, high = _half_log(LEVELS[0]), _half_log(LEVELS[-1])
-        noise = generator(seed, "noise")
-        draws = DRAWS * (len(LEVELS) - 1)
-        whole = continuous_code_length(denoise, PATH, x0, low=low, high=high, draws=draws, generator=noise)
-        self.codes[name, CONTINUOUS].add(_code_bits(whole.nats), exact)
-        self._bands(name, whole, data, seed, n)
-        for count in self.counts:
-            times = PATH.time_at(torch.linspace(low, high, count, dtype=torch.float64))
-            code = code_length(denoise, PATH, x0, times=times, generator=noise)
-            self.codes[name, f"{count} steps"].add(_code_bits(code.nats), exact)
-        if name == "exact":
-            spread = x0.to(torch.float64).var(dim=0)
-            self.gaussian.add(_code_bits(entropy_gaussian(spread)), exact)
-            self.fixed.add(torch.tensor(math.log2(RANGE * BINS)), exact)
-
-    def _bands(self, name: str, code: CodeLength, data: Mixture, seed: int, n: int) -> None:
-        """Add what each band costs: the exact denoiser against the entropy, the network against the exact denoiser."""
-        parts = [_bits(part.sum(1)) for part in code.steps.split(DRAWS, dim=1)]
-        noise = generator(seed, "entropy")
-        known = [_information(data, data.draw(n, noise)[0], decibels, noise) for decibels in LEVELS]
-        for k, (part, (low, high)) in enumerate(zip(parts, pairwise(LEVELS), strict=True)):
-            at = _band(low, high)
-            if name == "exact":
-                self.bands[name, at].add(part, _bits(known[k + 1] - known[k]))
-            else:
-                self.bands[name, at].add(part, torch.tensor(self.bands["exact", at].measured[-1]))
-
-
-def _information(data: Mixture, x0: Tensor, decibels: float, noise: torch.Generator) -> Tensor:
-    """Return I(x0; x_t) in nats from the density of x_t: its entropy less that of the noise alone."""
-    t = PATH.time_at(torch.tensor(_half_log(decibels), dtype=torch.float64))
-    x_t = PATH.noised(x0, t, torch.randn(x0.shape, generator=noise, dtype=x0.dtype))
-    return -data.log_density(x_t, t).mean() - entropy_gaussian(PATH.variance(t).expand(DIMS))
-
-
 def _row(bits: Bits) -> tuple[str | float | Estimate, ...]:
     label = (bits.part, bits.data, bits.denoiser, bits.at)
     if len(bits.measured) == 1:  # closed form: nothing was drawn
@@ -207,7 +63,7 @@ def _row(bits: Bits) -> tuple[str | float | Estimate, ...]:
     return *label, mean(bits.measured), mean(bits.exact), bits.gap
 
 
-def _paragraph(closed: Sequence[Bits], ring: _Ring) -> str:
+def _paragraph(closed: Sequence[Bits], ring: Ring) -> str:
     bands = [bits for bits in closed if bits.part == "destroyed"]
     worst = max(abs(bits.measured[0] - bits.exact[0]) for bits in bands)
     total, whole = sum(bits.measured[0] for bits in bands), sum(bits.exact[0] for bits in bands)
@@ -233,21 +89,22 @@ def _paragraph(closed: Sequence[Bits], ring: _Ring) -> str:
     return " ".join([integral, entropy, _convergence(closed, ring), _compression(ring), wasted])
 
 
-def _convergence(closed: Sequence[Bits], ring: _Ring) -> str:
+def _convergence(closed: Sequence[Bits], ring: Ring) -> str:
     codes = [bits for bits in closed if bits.part == "code"]
     gaps = [bits.measured[0] - bits.exact[0] for bits in codes]
     falls = all(fine < coarse for coarse, fine in pairwise(gaps))
-    limit = ring.codes["exact", CONTINUOUS].gap
+    limit, ddpm = ring.codes["exact", CONTINUOUS].gap, ring.ddpm.gap
     told = verdict(limit, below="below it", above="above it", tie="not told from it")
     return (
         f"The bound of the Gaussian exceeds its entropy by {gaps[0]:.3f} bits a dimension in {codes[0].at} and by "
         f"{gaps[-1]:.3f} in {codes[-1].at}" + (", falling all the way" if falls else ", not falling all the way") + "; "
         f"with {CONTINUOUS} and the exact denoiser the ring's is {limit.value:+.3f} [{limit.low:+.3f}, "
-        f"{limit.high:+.3f}] from -log p, {told}."
+        f"{limit.high:+.3f}] from -log p, {told}, and in the {ring.ddpm.at} with linear betas {ddpm.value:+.3f} "
+        f"[{ddpm.low:+.3f}, {ddpm.high:+.3f}]."
     )
 
 
-def _compression(ring: _Ring) -> str:
+def _compression(ring: Ring) -> str:
     network, exact = ring.codes["network", CONTINUOUS], ring.codes["exact", CONTINUOUS]
     lengths = {name: mean(bits.measured).value for name, bits in (("network", network), ("exact", exact))}
     saved = difference(network.measured, ring.gaussian.measured)
@@ -262,7 +119,7 @@ def _compression(ring: _Ring) -> str:
     )
 
 
-def _figure(closed: Sequence[Bits], ring: _Ring, counts: Sequence[int]) -> Figure:
+def _figure(closed: Sequence[Bits], ring: Ring, counts: Sequence[int]) -> Figure:
     titles = (
         "Gaussian: bits a dimension",
         "Gaussian: dI/dsnr is mmse/2",
@@ -296,11 +153,13 @@ def _figure(closed: Sequence[Bits], ring: _Ring, counts: Sequence[int]) -> Figur
 def _curves(information: Axes, slope: Axes) -> None:
     decibels = torch.linspace(LEVELS[0], LEVELS[-1], 141, dtype=torch.float64)
     levels = 10 ** (decibels / 10)
-    known = _bits(mutual_information_gaussian(levels, VARIANCES))
+    known = as_bits(mutual_information_gaussian(levels, VARIANCES))
     t = PATH.time_at(levels.log() / 2)
     noisy = PATH.alpha(t).unsqueeze(-1) ** 2 * VARIANCES + PATH.variance(t).unsqueeze(-1)
     information.plot(decibels, known, color=PALETTE[0], label="I(x0; x_t)")
-    information.plot(decibels, _bits(entropy_gaussian(noisy)), color=PALETTE[1], linestyle="--", label="entropy of x_t")
+    information.plot(
+        decibels, as_bits(entropy_gaussian(noisy)), color=PALETTE[1], linestyle="--", label="entropy of x_t"
+    )
     information.set(xlabel="SNR (dB)", ylabel="bits a dimension")
     slope.plot(decibels, mmse_gaussian(levels, VARIANCES) / 2, color=PALETTE[0], label="mmse / 2")
     rise = mutual_information_gaussian(levels, VARIANCES).diff() / levels.diff()
@@ -311,7 +170,7 @@ def _curves(information: Axes, slope: Axes) -> None:
     _legend(slope)
 
 
-def _destroyed(axes: Axes, closed: Sequence[Bits], ring: _Ring) -> None:
+def _destroyed(axes: Axes, closed: Sequence[Bits], ring: Ring) -> None:
     middles = [(low + high) / 2 for low, high in pairwise(LEVELS)]
     series = {
         "Gaussian": [bits for bits in closed if bits.part == "destroyed"],

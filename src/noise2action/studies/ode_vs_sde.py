@@ -15,6 +15,7 @@ from ..diffusion.samplers import NAMED
 from ..errors import PathError
 from ..evaluate.statistics import Estimate
 from ..seeds import generator
+from ..shapes import broadcast
 from .plots import legend_beside, level, line, panels, plain_ticks
 from .quality import HALF_STOCHASTIC, STOCHASTIC, Bench, Run, deterministic, exact, feasible
 from .study import Cell, Findings, Progress, Settings, difference, listing, mean, verdict
@@ -72,11 +73,12 @@ def wrong(data: Mixture, low: float, high: float, *, size: float, seed: int) -> 
     phase = 2 * math.pi * torch.rand(2, generator=g, dtype=torch.float64)
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = data.path.alpha(t), data.path.sigma(t)
+        time = broadcast(t, x_t)
+        alpha, sigma = data.path.alpha(time), data.path.sigma(time)
         scale = (alpha**2 + sigma**2).sqrt()
         errs = (low * alpha <= sigma) & (sigma < high * alpha)
         bump = (x_t / scale @ turn.to(x_t.dtype) + phase.to(x_t.dtype)).sin()
-        return data.denoise(x_t, t) + errs * size * sigma / scale * bump
+        return data.denoise(x_t, t) + torch.where(errs, size * sigma / scale, 0.0) * bump
 
     return denoise
 

@@ -55,7 +55,7 @@ class Arm:
 def run(settings: Settings, progress: Progress) -> Findings:
     """Return sample quality at few and many DDIM calls for every target, and the error of those that are singular."""
     budget = Budget(
-        steps=settings.pick(2000, quick=300, tiny=6),
+        steps=settings.pick(2000, quick=220, tiny=6),
         samples=settings.pick(4000, quick=1500, tiny=150),
         seeds=settings.pick(8, quick=4, tiny=2),
     )

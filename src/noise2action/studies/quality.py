@@ -66,7 +66,7 @@ class Run:
     wasserstein: list[float]
     """Sliced Wasserstein distance to the same draws."""
     milliseconds: float
-    """Time of all samples together, the exact denoiser's included."""
+    """Time of all samples together, with the exact denoiser's and the sampler's preparation."""
 
 
 @dataclass(frozen=True, eq=False)

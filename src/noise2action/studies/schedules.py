@@ -129,14 +129,14 @@ def _decibels(path: Path) -> Tensor:
     return path.half_log_snr(t) * (20 / math.log(10))
 
 
-def _shares(path: Path) -> tuple[float, float]:
+def shares(path: Path) -> tuple[float, float]:
     """Return the share of steps that are nearly noise and nearly data."""
     ratio = _decibels(path)
     return float((ratio < -LIMIT).double().mean()), float((ratio > LIMIT).double().mean())
 
 
 def _row(name: str, quality: Quality, floor: Sequence[float]) -> tuple[str | float | Estimate, ...]:
-    noise, data = _shares(PATHS[name])
+    noise, data = shares(PATHS[name])
     measured = (mean(quality.few), mean(quality.many), difference(quality.few, floor), difference(quality.many, floor))
     return name, terminal_snr(PATHS[name]), 100 * noise, 100 * data, *measured
 
@@ -149,10 +149,10 @@ def _paragraph(found: Mapping[str, Quality], floor: Sequence[float]) -> str:
         + ", ".join(f"{name} ({100 * power[name]:.2g} % of the power)" for name in left)
         + "."
     ]
-    noisy, clean = (max(PATHS, key=lambda name: _shares(PATHS[name])[k]) for k in (0, 1))
+    noisy, clean = (max(PATHS, key=lambda name: shares(PATHS[name])[k]) for k in (0, 1))
     sentences.append(
-        f"{noisy} spends {100 * _shares(PATHS[noisy])[0]:.0f} % of its steps below -{LIMIT:g} dB, where x_t is nearly "
-        f"noise; {clean} spends {100 * _shares(PATHS[clean])[1]:.0f} % above {LIMIT:g} dB, where it is nearly data."
+        f"{noisy} spends {100 * shares(PATHS[noisy])[0]:.0f} % of its steps below -{LIMIT:g} dB, where x_t is nearly "
+        f"noise; {clean} spends {100 * shares(PATHS[clean])[1]:.0f} % above {LIMIT:g} dB, where it is nearly data."
     )
     worst = max(found, key=lambda name: mean(found[name].many).value)
     excess = difference(found[worst].many, floor)

@@ -22,7 +22,7 @@ from .fits import Budget, fitted, quality, sampled, spiral
 from .plots import panels
 from .study import Findings, Progress, Settings, difference, mean, verdict
 
-NFE = 50
+NFE = 20
 BASE = "uniform"
 LAWS: Mapping[str, tuple[AnyTimeLaw, AnyWeight]] = {
     BASE: (Uniform(), SameWeight()),
@@ -64,7 +64,7 @@ class Arm:
 def run(settings: Settings, progress: Progress) -> Findings:
     """Return sample quality and the spread of loss and gradient for every law of times and weight."""
     budget = Budget(
-        steps=settings.pick(1500, quick=200, tiny=6),
+        steps=settings.pick(1500, quick=160, tiny=6),
         samples=settings.pick(4000, quick=1500, tiny=150),
         seeds=settings.pick(8, quick=4, tiny=2),
     )
@@ -137,11 +137,12 @@ def _paragraph(arms: Mapping[str, Arm]) -> str:
         gaps = {name: difference(getattr(arm, pick), getattr(base, pick)) for name, arm in arms.items() if name != BASE}
         words = {name: verdict(gap, below="better", above="worse", tie="tie") for name, gap in gaps.items()}
         better, worse = ([name for name, word in words.items() if word == wanted] for wanted in ("better", "worse"))
-        told = [f"{', '.join(names)} {word}" for names, word in ((better, "better"), (worse, "worse")) if names]
+        told = [f"better with {', '.join(better)}"] if better else []
+        told += [f"worse with {', '.join(worse)}"] if worse else []
         sentences.append(
-            f"By the {what}, paired with {BASE} times over {len(base.off)} seeds, "
-            + (f"{' and '.join(told)}, " if told else "no law is better or worse, ")
-            + f"and {len(gaps) - len(better) - len(worse)} of {len(gaps)} cannot be told from it."
+            f"By the {what}, paired with {BASE} times over {len(base.off)} seeds, samples are "
+            + (f"{' and '.join(told)}; " if told else "neither better nor worse with any law; ")
+            + f"{len(gaps) - len(better) - len(worse)} of {len(gaps)} cannot be told from it."
         )
     best = min(arms, key=lambda name: mean(arms[name].off).value)
     sentences.append(
@@ -156,7 +157,7 @@ def _paragraph(arms: Mapping[str, Arm]) -> str:
             for name, gap in gaps.items()
         )
         sentences.append(
-            f"With {BASE} times a batch's {what} spreads by {mean(getattr(base, pick)).value:.2g} % of its mean; the "
+            f"With {BASE} times a batch's {what} spreads by {mean(getattr(base, pick)).value:.3g} % of its mean; the "
             f"laws with the same mean change that by, in percentage points: {listed}."
         )
     return " ".join(sentences)
