@@ -108,8 +108,9 @@ def main() -> None:
         print(f"round {k + 1} of {args.rounds}", flush=True)
     header = (
         f"{datetime.now(UTC):%Y-%m-%d}, {hardware()}, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"diffusers {diffusers.__version__}, one thread. Microseconds a network call besides the network, chunk 16 x 2, "
-        f"batch 1, {STEPS} steps; on a table of 1000 steps where diffusers has the sampler, else on the cosine path. "
+        f"diffusers {diffusers.__version__}, one thread. Microseconds a network call besides the network, chunk "
+        f"16 x 2, batch 1, {STEPS} steps; on a table of 1000 steps where diffusers has the sampler, else on the cosine "
+        "path. "
         f"Median [least, most] of {args.rounds} interleaved rounds."
     )
     lines = ["# Samplers besides the network", "", header, ""]

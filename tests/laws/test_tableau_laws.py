@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from noise2action.diffusion.grids import Grid, Karras, LogSNR, Trailing
 from noise2action.diffusion.multistep import adams, ddim, dpm_solver_pp, renoise, unipc
-from noise2action.diffusion.paths import VE, Cosine, LinearVP, Path, Straight, SubVP, Table, linear_betas
+from noise2action.diffusion.paths import VE, Cosine, LinearVP, Path, Schedule, Straight, SubVP, Table, linear_betas
 from noise2action.diffusion.samplers import (
     DDIM,
     DDPM,
@@ -142,6 +142,19 @@ def test_ddim_is_eq_12_and_16(eta: float) -> None:
         if eta and after < 1:
             x = x + spread * torch.randn(x.shape, generator=noise, dtype=torch.float64)
     close(ours, x, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_ddim_passes_through_times_without_signal(eta: float) -> None:
+    """The raw sigmoid schedule underflows: alpha is exactly 0 at several of its steps."""
+    path = Schedule(steps=1000, name="sigmoid_raw")
+    grid = Trailing().times(path, 50)
+    assert path.alpha(grid[1]) == 0
+    data = Gaussian(path)
+    x = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    out = run(data.denoise, ddim(path, grid, eta=eta), x, generator=torch.Generator().manual_seed(1))
+    assert abs(out.mean().item() - data.mean) < 0.05
+    assert out.std().item() == pytest.approx(data.std, rel=0.1)
 
 
 def test_ddim_on_straight_is_flow_euler() -> None:

@@ -29,7 +29,8 @@ def ddim(path: Path, grid: Float[Tensor, "times"], *, eta: float = 0.0) -> Table
         raise PathError(f"expected eta in [0, 1], got {eta}: 0 is deterministic, 1 is ancestral sampling")
     alpha, sigma = scales(path, grid)
     a, b = alpha[:-1], alpha[1:]
-    overlap = a * sigma[1:] / (b * sigma[:-1])
+    # Between two times without any signal (0 / 0) nothing is learnt, and nothing renewed.
+    overlap = (a * sigma[1:] / (b * sigma[:-1])).nan_to_num(1.0)
     fresh = eta * sigma[1:] * (1 - overlap**2).clamp(min=0).sqrt()
     keep = (sigma[1:] ** 2 - fresh**2).clamp(min=0).sqrt() / sigma[:-1]
     return one_call(grid, keep, (b - keep * a).unsqueeze(1), fresh)

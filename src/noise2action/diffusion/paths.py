@@ -115,6 +115,10 @@ class Straight(Path):
         """Return t."""
         return t
 
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return -1 and 1."""
+        return -torch.ones_like(t), torch.ones_like(t)
+
     def time_at(self, half_log_snr: Tensor) -> Tensor:
         """Return 1 / (1 + exp(lambda))."""
         return torch.sigmoid(-half_log_snr.to(torch.float64))

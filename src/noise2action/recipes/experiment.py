@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from ..data.augment import Mirror, ObservationNoise, Retarget
 from ..data.normalize import NormalizerKind
 from ..errors import ConfigError
-from ..policies import AnyPolicyConfig, DiffusionConfig
+from ..policies import AnyPolicyConfig, DiffusionConfig, RegressionConfig
 from ..train.config import TrainConfig
 
 
@@ -92,7 +92,7 @@ class Experiment:
         """Reject a negative seed, and a clip in units that the normalised actions do not have."""
         if self.seed < 0:
             raise ConfigError(f"expected a seed >= 0, got {self.seed}")
-        bound = self.policy.sampling.clip if isinstance(self.policy, DiffusionConfig) else None
+        bound = None if isinstance(self.policy, RegressionConfig) else self.policy.sampling.clip
         if bound is not None and bound <= 1 and self.data.actions != "limits":
             raise ConfigError(
                 f"expected policy.sampling.clip null or larger with data.actions={self.data.actions} (they are not "

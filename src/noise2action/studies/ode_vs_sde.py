@@ -13,6 +13,7 @@ from ..diffusion.exact import Mixture
 from ..diffusion.grids import LogSNR
 from ..diffusion.samplers import NAMED
 from ..errors import PathError
+from ..evaluate.figures import INK
 from ..evaluate.statistics import Estimate
 from ..seeds import generator
 from ..shapes import broadcast
@@ -87,7 +88,7 @@ def run(settings: Settings, progress: Progress) -> Findings:
     """Return quality over calls for every sampler with exact and wrong denoisers."""
     shapes = settings.pick(("ring", "moons"), quick=("moons",), tiny=("ring",))
     calls = settings.pick(CALLS, quick=(10, 25, 100), tiny=(10, 25))
-    n, seeds = settings.pick((500, 12), quick=(300, 8), tiny=(50, 4))
+    n, seeds = settings.pick((500, 12), quick=(400, 10), tiny=(50, 4))
     rows: list[Row] = []
     jobs = [(shape, name) for shape in shapes for name in WRONG]
     for k, (shape, name) in enumerate(jobs):
@@ -196,27 +197,32 @@ def _harm(rows: Sequence[Row], shape: str, denoiser: str) -> str:
 def _figure(rows: Sequence[Row]) -> Figure:
     settings = list(dict.fromkeys((row.data, row.denoiser) for row in rows))
     kinds = {"deterministic": SHOWN, "stochastic": SDE}
-    titles = [f"{shape}, {denoiser}: {kind}" for shape, denoiser in settings for kind in kinds]
-    # A column a setting, a row a kind.
-    titles = [*titles[::2], *titles[1::2]]
-    figure, axes = panels(titles, columns=len(settings), width=4.0, height=3.0)
+    columns = len(settings)
+    titles = [f"{shape}, {denoiser}: {kind}" for kind in (*kinds, "difference") for shape, denoiser in settings]
+    figure, axes = panels(titles, columns=columns, width=4.0, height=2.8)
     for k, place in enumerate(axes):
-        shape, denoiser = settings[k % len(settings)]
-        kind = list(kinds)[k // len(settings)]
-        mine = [row for row in rows if (row.data, row.denoiser) == (shape, denoiser)]
-        place.set(xscale="log", yscale="log", xlabel="network calls")
+        mine = [row for row in rows if (row.data, row.denoiser) == settings[k % columns]]
+        place.set(xscale="log")
+        if k >= 2 * columns:
+            shown = [row for row in mine if row.kind == "difference"]
+            line(place, [row.calls for row in shown], [row.energy for row in shown], label="best against best", index=5)
+            place.axhline(0, color=INK, linewidth=1.0, linestyle=":")
+            place.set_xlabel("network calls")
+            continue
+        kind = list(kinds)[k // columns]
+        place.set_yscale("log")
         for index, name in enumerate(kinds[kind]):
             shown = [row for row in mine if (row.kind, row.sampler) == (kind, name)]
             if shown:
                 line(place, [row.calls for row in shown], [row.energy for row in shown], label=name, index=index)
         level(place, mine[0].energy, label="exact draws")
-    for k in range(len(settings)):
-        pair = axes[k], axes[k + len(settings)]
+    for k in range(columns):
+        pair = axes[k], axes[k + columns]
         limits = [place.get_ylim() for place in pair]
         for place in pair:
             place.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
     plain_ticks(axes)
-    for k in (0, len(settings)):
-        axes[k].set_ylabel("energy distance x 1000")
-        legend_beside(axes[k + len(settings) - 1])
+    for k, label in enumerate(("energy distance x 1000", "energy distance x 1000", "stochastic minus deterministic")):
+        axes[k * columns].set_ylabel(label)
+        legend_beside(axes[(k + 1) * columns - 1])
     return figure

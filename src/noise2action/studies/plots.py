@@ -54,15 +54,21 @@ def line(
     style = "--" if dashed else "-"
     marker = MARKERS[index % len(MARKERS)]
     axes.plot(x, values, color=colour, marker=marker, markersize=3.5, linewidth=1.4, linestyle=style, label=label)
-    if logarithmic:
-        shown = [float(y) for drawn in axes.get_lines() for y in np.asarray(drawn.get_ydata()) if y > 0]
-        axes.set_ylim(min(shown) / 1.5, max(shown) * 1.5)
+    _fit(axes)
 
 
 def level(axes: Axes, estimate: Estimate, *, label: str) -> None:
     """Draw a horizontal line with its interval, such as the distance between two sets of data."""
     axes.axhspan(estimate.low, estimate.high, color=INK, alpha=0.12, linewidth=0)
     axes.axhline(estimate.value, color=INK, linewidth=1.0, linestyle=":", label=label)
+    _fit(axes)
+
+
+def _fit(axes: Axes) -> None:
+    """Keep a log axis to the values of its lines."""
+    if axes.get_yscale() == "log":
+        shown = [float(y) for drawn in axes.get_lines() for y in np.asarray(drawn.get_ydata()) if y > 0]
+        axes.set_ylim(min(shown) / 1.5, max(shown) * 1.5)
 
 
 def forest(

@@ -210,7 +210,7 @@ def _fewest(rows: Sequence[Row], shape: str) -> str:
     never = [name for name in NAMED if not any(name in names for names in reached.values())]
     told = "; ".join(f"{calls} calls for {listing(names)}" for calls, names in sorted(reached.items()))
     rest = f"; never, up to the most tried, for {listing(never)}" if never else ""
-    return f"On {shape} and that first grid, not to be told from {SLOW} at {MANY} or better: from {told}{rest}."
+    return f"On {shape}, grid {MAIN}, not to be told from {SLOW} at {MANY} or better: from {told}{rest}."
 
 
 def _noisy(rows: Sequence[Row], shapes: Sequence[str]) -> str:

@@ -145,9 +145,11 @@ def _paragraph(arms: Mapping[str, Arm]) -> str:
             + f"{len(gaps) - len(better) - len(worse)} of {len(gaps)} cannot be told from it."
         )
     best = min(arms, key=lambda name: mean(arms[name].off).value)
+    gap = difference(arms[best].off, base.off)
     sentences.append(
         f"The fewest samples off the support are those of {best}: {mean(arms[best].off).value:.1f} % against "
-        f"{mean(base.off).value:.1f} % with {BASE} times."
+        f"{mean(base.off).value:.1f} % with {BASE} times"
+        + ("." if best == BASE else f", {verdict(gap, below='fewer', above='more', tie='not told apart')}.")
     )
     for what, pick in (("loss", "loss_spread"), ("gradient", "gradient_spread")):
         gaps = {name: difference(getattr(arms[name], pick), getattr(base, pick)) for name in SAME if name != BASE}
