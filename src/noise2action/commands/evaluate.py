@@ -2,14 +2,11 @@
 
 import os
 import re
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 from rich.console import Console
 
@@ -25,7 +22,7 @@ from ..evaluate.video import write_mp4
 from ..evaluate.workers import rollout_in_processes
 from ..policies import AnyPolicy, SampledPolicy, Sampling
 from ..recipes.experiment import EvaluateConfig
-from .runs import counter, load_policy, note, open_policy, read_experiment, routes_of, run_folder
+from .runs import counter, load_policy, note, one_thread, open_policy, read_experiment, routes_of, run_folder
 from .sampling import grid_named, resolve
 
 
@@ -151,7 +148,7 @@ def evaluate(plan: Plan) -> Evaluation:
                 plan.task, load, seeds, workers=workers, record=config.record, on_progress=done
             )
         else:
-            with _one_thread():
+            with one_thread():
                 results = rollout(plan.task, policy, seeds, record=config.record, on_progress=done)
     first = results[0].trace
     assert first is not None
@@ -160,17 +157,6 @@ def evaluate(plan: Plan) -> Evaluation:
     evaluation = Evaluation(about, results, latency, routes_of(folder))
     _write(folder / "evaluations", evaluation, results, plan.task)
     return evaluation
-
-
-@contextmanager
-def _one_thread() -> Generator[None]:
-    """Run torch on one thread, as in worker processes: small batches gain nothing from more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _about(plan: Plan, policy: AnyPolicy, step: int) -> About:

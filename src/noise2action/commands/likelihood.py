@@ -33,7 +33,7 @@ from ..policies.likelihood import log_likelihood as chunk_log_likelihood
 from ..recipes.prepare import job, load_episodes
 from ..seeds import generator
 from ..train.folder import read_json, write_json
-from .runs import counter, note, open_policy, read_experiment, run_folder
+from .runs import counter, note, one_thread, open_policy, read_experiment, run_folder
 
 BATCH = 64
 """Chunks or samples that are solved as one system."""
@@ -79,6 +79,7 @@ class Found:
     """What the interval resamples, in the plural."""
 
 
+@one_thread()
 def main(args: Likelihood) -> int:
     """Run `n2a likelihood`."""
     if args.out is not None and args.out.is_dir():

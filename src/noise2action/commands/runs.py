@@ -1,8 +1,11 @@
 """Runs on disk: start one, open one, and the policy inside."""
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -38,6 +41,31 @@ def counter() -> Progress:
         TimeRemainingColumn(),
         console=console,
     )
+
+
+@contextmanager
+def training_bar() -> Generator[Callable[[float, str], None]]:
+    """Yield what shows the fraction of a training's budget that is spent, and a note."""
+    with Progress(
+        BarColumn(bar_width=12),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    ) as progress:
+        bar = progress.add_task("training", total=1.0, note="")
+        yield lambda done, note: progress.update(bar, completed=done, note=note)
+
+
+@contextmanager
+def one_thread() -> Generator[None]:
+    """Run torch on one thread: small batches gain nothing from more, and lose much where cores are busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def write_experiment(run: Path, experiment: Experiment, summary: DataSummary) -> None:

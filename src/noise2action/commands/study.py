@@ -45,13 +45,13 @@ def main(args: StudyArgs) -> int:
 def _run(args: StudyArgs, name: str) -> int:
     # Here, so that --list and a wrong name answer at once: studies import torch and matplotlib.
     from ..studies.study import Settings, check_out, find, write  # noqa: PLC0415
-    from .runs import counter, say  # noqa: PLC0415
+    from .runs import counter, one_thread, say  # noqa: PLC0415
 
     out = args.out or Path("studies") / name
     check_out(out)
     began = time.monotonic()
     study, settings = find(name), Settings("quick" if args.quick else "full", args.seed)
-    with counter() as progress:
+    with one_thread(), counter() as progress:
         bar = progress.add_task(name)
         findings = study.run(settings, lambda done, total: progress.update(bar, completed=done, total=total))
     write(out, study, settings, findings)

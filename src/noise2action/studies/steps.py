@@ -227,7 +227,7 @@ def _noisy(rows: Sequence[Row], shapes: Sequence[str]) -> str:
 
 def _figure(rows: Sequence[Row], shapes: Sequence[str]) -> Figure:
     kinds = {**FAMILIES, "against time": SHOWN_IN_TIME}
-    titles = [f"{shape}: {kind}" for kind in (*kinds, f"{FAST} at {FEW} calls") for shape in shapes]
+    titles = [f"{shape}: {kind}" for kind in (*kinds, "grids") for shape in shapes]
     figure, axes = panels(titles, columns=len(shapes), width=4.4 if len(shapes) < 3 else 3.5, height=2.5)
     for k, place in enumerate(axes):
         mine = [row for row in rows if row.data == shapes[k % len(shapes)]]
@@ -259,4 +259,4 @@ def _differences(place: Axes, rows: Sequence[Row]) -> None:
     for index, (column, label) in enumerate((("over_same", "same grid"), ("over_best", f"{SLOW}'s best grid"))):
         forest(place, list(found), [getattr(row, column) for row in found.values()], label=label, index=index, of=2)
     place.axvline(0, color=INK, linewidth=1.0, linestyle=":")
-    place.set_xlabel(f"minus {SLOW} at {MANY} (x 1000)")
+    place.set_xlabel(f"{FAST} at {FEW}\nminus {SLOW} at {MANY} (x 1000)")
