@@ -148,14 +148,13 @@ def test_ddim_is_eq_12_and_16(eta: float) -> None:
 def test_ddim_passes_through_times_without_signal(eta: float) -> None:
     """The raw sigmoid schedule underflows: alpha is exactly 0 at several of its steps."""
     path = Schedule(steps=1000, name="sigmoid_raw")
-    grid = Trailing().times(path, 50)
+    grid = Trailing().times(path, 250)
     assert path.alpha(grid[1]) == 0
     data = Gaussian(path)
     x = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     out = run(data.denoise, ddim(path, grid, eta=eta), x, generator=torch.Generator().manual_seed(1))
     assert abs(out.mean().item() - data.mean) < 0.05
-    # Of the 50 steps a dozen see the data: a coarse sample, but one.
-    assert out.std().item() == pytest.approx(data.std, rel=0.15)
+    assert out.std().item() == pytest.approx(data.std, rel=0.1)
 
 
 def test_ddim_on_straight_is_flow_euler() -> None:
