@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -255,6 +255,40 @@ class VE(Path):
 
 
 @dataclass(frozen=True)
+class EDMPath(Path):
+    """EDM's process: `alpha = 1`, `sigma = sigma_max t`; made for log-normal training times and the Karras grid.
+
+    **Source:** Karras et al. 2022, table 1, with time in units of sigma_max.
+    """
+
+    KIND: ClassVar = "edm"
+
+    sigma_max: float = 80.0
+    """sigma(1), in units of the normalised data."""
+
+    def __post_init__(self) -> None:
+        """Reject a scale that is not positive."""
+        if not self.sigma_max > 0:
+            raise PathError(f"expected sigma_max > 0, got {self.sigma_max}")
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Return 1."""
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return sigma_max t."""
+        return self.sigma_max * t
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return 0 and sigma_max."""
+        return torch.zeros_like(t), torch.full_like(t, self.sigma_max)
+
+    def time_at(self, half_log_snr: Tensor) -> Tensor:
+        """Return exp(-lambda) / sigma_max; clamps to 1."""
+        return ((-half_log_snr.to(torch.float64)).exp() / self.sigma_max).clamp(max=1)
+
+
+@dataclass(frozen=True)
 class Table(Path):
     """A discrete variance-preserving process of T steps; step k = 0 .. T lies at t = k / T, k = 0 is data.
 
@@ -371,7 +405,7 @@ SCHEDULES: dict[str, Callable[[int], tuple[float, ...]]] = {
 }
 """Betas of every named schedule, by the number of steps."""
 
-AnyPath = Straight | Cosine | LinearVP | SubVP | VE | Table | Schedule
+AnyPath = Straight | Cosine | LinearVP | SubVP | VE | EDMPath | Table | Schedule
 
 
 def terminal_snr(path: Path) -> float:
