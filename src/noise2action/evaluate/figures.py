@@ -81,7 +81,7 @@ def loss_curves(records: Sequence[Record]) -> Figure:
     if validation:
         axes[0].plot(*_columns(validation, "step", "loss"), "o-", color=VALIDATION, markersize=3.5, label="validation")
     axes[0].set(yscale="log", xlabel="optimiser step", ylabel="loss")
-    _plain_ticks(axes[0])
+    number_ticks(axes[0])
     _legend(axes[0])
     if errors:
         axes[1].plot(*_columns(errors, "step", "action_error"), "o-", color=VALIDATION, markersize=3.5)
@@ -108,7 +108,7 @@ def bucket_losses(records: Sequence[Record], *, moments: int = 4) -> Figure:
         shade = 0.25 + 0.75 * (k + 1) / len(parts)
         axes.plot(centres, means, "o-", color=TRAIN, alpha=shade, markersize=3.5, linewidth=0.8 + shade, label=label)
     axes.set(yscale="log", xlabel="diffusion time t (0 data, 1 noise)", ylabel="mean training loss", xlim=(0, 1))
-    _plain_ticks(axes)
+    number_ticks(axes)
     _legend(axes)
     return figure
 
@@ -141,7 +141,7 @@ def latency_bars(latencies: Mapping[str, Latency], *, period_ms: float, stride: 
     axes.set_yticks(rows, list(latencies))
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    _plain_ticks(axes)
+    number_ticks(axes)
     return figure
 
 
@@ -249,11 +249,12 @@ def _subplots(columns: int, *, width: float, height: float) -> tuple[Figure, lis
     figure = Figure(figsize=(width * columns, height), layout="constrained")
     axes = [figure.add_subplot(1, columns, k + 1) for k in range(columns)]
     for place in axes:
-        _style(place)
+        style_axes(place)
     return figure, axes
 
 
-def _style(axes: Axes) -> None:
+def style_axes(axes: Axes) -> None:
+    """Give axes the look of all figures here."""
     axes.set_facecolor("none")
     axes.grid(visible=True, color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -289,7 +290,7 @@ def _planes(scene: Scene, titles: Sequence[str], *, margin: float) -> tuple[Figu
     return figure, axes
 
 
-def _plain_ticks(axes: Axes) -> None:
+def number_ticks(axes: Axes) -> None:
     """Write 0.02 and 100 on log axes, not powers of ten."""
     for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
         if scale == "log":

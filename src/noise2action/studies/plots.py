@@ -6,13 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..evaluate.figures import (
-    FONT,
-    INK,
-    PALETTE,
-    _plain_ticks,  # pyright: ignore[reportPrivateUsage]
-    _style,  # pyright: ignore[reportPrivateUsage]
-)
+from ..evaluate.figures import FONT, INK, PALETTE, number_ticks, style_axes
 from ..evaluate.statistics import Estimate
 
 MARKERS = "osD^vPX"
@@ -27,7 +21,7 @@ def panels(
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     axes = [figure.add_subplot(rows, columns, k + 1) for k in range(len(titles))]
     for place, title in zip(axes, titles, strict=True):
-        _style(place)
+        style_axes(place)
         place.set_title(title, fontsize=FONT + 1, color=INK)
     return figure, axes
 
@@ -117,4 +111,4 @@ def legend(figure: Figure, axes: Sequence[Axes], *, columns: int = 4) -> None:
 def plain_ticks(axes: Sequence[Axes]) -> None:
     """Write 0.02 and 100 on log axes, not powers of ten."""
     for place in axes:
-        _plain_ticks(place)
+        number_ticks(place)

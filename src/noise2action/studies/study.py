@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from scipy import stats
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..evaluate.statistics import CONFIDENCE, Estimate
 from ..evaluate.tables import compact
 from ..storage import atomic_write
@@ -80,6 +81,8 @@ def find(name: str) -> Study:
     if name not in STUDIES:
         raise ConfigError(f"expected a study, got {name!r}; {did_you_mean(name, STUDIES)}")
     entry = STUDIES[name]
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError("matplotlib", "report")
     return Study(name, entry.question, import_module(f"{__package__}.{entry.module}").run)
 
 
