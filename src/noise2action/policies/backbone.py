@@ -26,7 +26,7 @@ class Backbone(nn.Module):
     def forward(self, x: Chunk, t: Tensor, condition: Condition) -> Chunk:
         """Return the network's prediction, computed in the precision of its weights."""
         dtype = next(self.net.parameters()).dtype
-        return self.net(x.to(dtype), t, Condition(condition.vector.to(dtype)))
+        return self.net(x.to(dtype), t, condition.to(dtype))
 
     def condition(self, history: Mapping[str, Tensor]) -> Condition:
         """Return the condition of a history in robot units; `SchemaError` or `ShapeError` where it does not fit."""
