@@ -182,6 +182,17 @@ def test_a_learnt_law_draws_from_its_density_and_weighs_it_away() -> None:
     assert (known(t) / density).mean().item() == pytest.approx(exact.item(), rel=1e-3)
 
 
+def test_the_loss_by_noise_level_does_not_depend_on_how_often_a_level_is_drawn() -> None:
+    law = LossSecondMoment(buckets=10)
+    objective = Diffusion(path=Straight(), target=Clean(), times=law)
+    generator, memory = torch.Generator().manual_seed(7), law.memory()
+    x0 = torch.zeros(512, 1, dtype=torch.float64)
+    for _ in range(40):
+        losses = objective.loss(lambda x, t: known(t).sqrt().unsqueeze(1), x0, generator=generator, memory=memory)
+    torch.testing.assert_close(losses.at_time, known(losses.t), rtol=1e-6, atol=0)
+    assert not torch.allclose(losses.value, losses.at_time)
+
+
 def test_importance_sampling_keeps_the_mean_loss_and_lowers_its_variance() -> None:
     """Through the objective: a network whose loss at t is known, with and without a memory."""
     x0 = torch.zeros(64, 1, dtype=torch.float64)

@@ -104,6 +104,13 @@ class Losses:
 
     value: Float[Tensor, "B"]
     t: Float[Tensor, "B"]
+    importance: Float[Tensor, "B"] | None = None
+    """What `value` was divided by, where the times were drawn by importance."""
+
+    @property
+    def at_time(self) -> Float[Tensor, "B"]:
+        """The loss of a sample at its time, however often that time is drawn."""
+        return self.value if self.importance is None else self.value * self.importance
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,8 @@ class Diffusion:
         place, density = self.times.draw_learnt(len(x0), path=self.path, memory=memory, generator=generator)
         losses = self._loss(net, x0, self._in_span(place), generator=generator, valid=valid)
         self.times.remember(memory, place, losses.value)
-        return Losses(losses.value / density.to(losses.value.dtype), losses.t)
+        density = density.to(losses.value.dtype)
+        return Losses(losses.value / density, losses.t, density)
 
     def _loss(
         self, net: Net, x0: Noisy, t: Float[Tensor, "B"], *, generator: torch.Generator, valid: Valid | None

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..data.loader import Loader
 from ..data.normalize import Normalizer
+from ..diffusion.objective import Losses
 from ..diffusion.times import buckets
 from ..errors import ConfigError, TrainingError
 from ..policies.checkpoint import Checkpoint, Deployed, complete, load, load_weights, save
@@ -137,7 +138,7 @@ def _loop(
     validation: Validation | None = None
     validated = saved = state.elapsed_s
     while (spent := config.progress(state.step, state.elapsed_s)) < 1 and not interrupted.is_set():
-        window.add(_step(state))
+        window.add(*_step(state))
         state.elapsed_s = time.monotonic() - began
         if state.step % config.log_every == 0:
             record = window.record(state, len(job.training.windows))
@@ -158,8 +159,8 @@ def _loop(
     return not interrupted.is_set()
 
 
-def _step(state: _State) -> tuple[Tensor, Tensor, float]:
-    """Do one optimiser step; return the loss a sample, its times, and the gradient norm."""
+def _step(state: _State) -> tuple[Losses, float]:
+    """Do one optimiser step; return the losses and the gradient norm."""
     config, weights = state.job.config, state.weights
     losses = weights.worker.loss(state.job.training.batch(state.step), generator=state.noise)
     loss = losses.value.mean()
@@ -173,7 +174,7 @@ def _step(state: _State) -> tuple[Tensor, Tensor, float]:
     state.step += 1
     if state.step % config.ema_every == 0:
         weights.average(config.ema.decay(state.step) ** config.ema_every)
-    return losses.value.detach(), losses.t, norm
+    return losses, norm
 
 
 def _validate(state: _State, held_out: Loader, metrics: Metrics) -> Validation:
@@ -188,14 +189,20 @@ class _Window:
     def __init__(self, step: int) -> None:
         self.first = step
         self.began = time.monotonic()
-        self.parts: list[tuple[Tensor, Tensor, float]] = []
+        self.values: list[Tensor] = []
+        self.at_time: list[Tensor] = []
+        self.times: list[Tensor] = []
+        self.norms: list[float] = []
 
-    def add(self, part: tuple[Tensor, Tensor, float]) -> None:
-        self.parts.append(part)
+    def add(self, losses: Losses, norm: float) -> None:
+        self.values.append(losses.value.detach())
+        self.at_time.append(losses.at_time.detach())
+        self.times.append(losses.t)
+        self.norms.append(norm)
 
     def record(self, state: _State, windows: int) -> dict[str, Any]:
         """Return the record of metrics.jsonl."""
-        values, times = torch.cat([p[0] for p in self.parts]), torch.cat([p[1] for p in self.parts])
+        values = torch.cat(self.values)
         seconds = time.monotonic() - self.began
         return {
             "kind": "train",
@@ -203,10 +210,10 @@ class _Window:
             "epoch": state.step * state.job.training.batch_size / windows,
             "loss": float(values.mean()),
             "lr": state.job.config.rate(state.step - 1, state.elapsed_s),
-            "grad_norm": sum(p[2] for p in self.parts) / len(self.parts),
+            "grad_norm": sum(self.norms) / len(self.norms),
             "samples_per_s": len(values) / seconds,
             "elapsed_s": state.elapsed_s,
-            "buckets": buckets(times, values),
+            "buckets": buckets(torch.cat(self.times), torch.cat(self.at_time)),
         }
 
 
