@@ -47,10 +47,23 @@ def test_the_metrics_are_those_of_the_model_that_was_saved(trained):
 
 def test_a_saved_model_is_sampled_by_label(trained, tmp_path):
     out = tmp_path / "threes.npz"
-    assert sample(Sample(trained.out, out, n=4, label=3, guidance=1.0, nfe=3)) == 0
+    assert sample(Sample(trained.out, out, n=4, label=(3,), guidance=(1.0,), nfe=3)) == 0
     with np.load(out) as found:
         assert found["x"].shape == (4, 1, 8, 8)
         assert found["labels"].tolist() == [3] * 4
+
+
+@pytest.mark.parametrize("how", ["spherical", "linear"])
+def test_the_ways_between_held_out_images_begin_and_end_at_them(trained, tmp_path, how):
+    out = tmp_path / "a.npz"
+    assert sample(Sample(trained.out, out, n=2, interpolate=how)) == 0
+    model, held_out = store.load(trained.out), digits(seed=0)[1]
+    ends = model.raw(model.normalised(held_out.x[:4])).numpy()
+    with np.load(out) as found:
+        ways = found["x"].reshape(2, 11, 1, 8, 8)
+    np.testing.assert_allclose(ways[:, 0], ends[:2], atol=0.02)
+    np.testing.assert_allclose(ways[:, -1], ends[2:], atol=0.02)
+    assert out.with_suffix(".png").exists()
 
 
 def test_the_judge_is_frechet_on_principal_components_and_the_nearest_neighbour():

@@ -2,12 +2,18 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from noise2action.cli import main
+from noise2action.commands.sampling import resolve
 from noise2action.commands.toy import TRIALS
 from noise2action.data.points import POINTS, read_points
+from noise2action.diffusion.grids import LogSNR
+from noise2action.diffusion.samplers import DPMSolverPP
 from noise2action.evaluate.distances import energy_distance
 from noise2action.generative import store
+from noise2action.generative.obstacles import Disc
+from noise2action.seeds import generator
 
 TINY = ["--steps", "60", "--width", "16", "--blocks", "1", "--batch-size", "64", "--nfe", "6", "--samples", "60"]
 
@@ -33,9 +39,10 @@ def plain(tmp_path_factory):
 
 
 def test_a_toy_leaves_model_metrics_figures_and_animation(toy):
+    figures = ("samples", "classes", "forward", "denoising", "density")
     assert {p.name for p in toy.iterdir()} == {
         "config.json", "model.safetensors", "metrics.json", "denoising.gif", "denoising.mp4",
-        *(f"{name}.{suffix}" for name in ("samples", "classes", "forward", "denoising") for suffix in ("png", "svg")),
+        *(f"{name}.{suffix}" for name in figures for suffix in ("png", "svg")),
     }  # fmt: skip
     assert (toy / "denoising.gif").read_bytes()[:6] == b"GIF89a"
     assert b"ftyp" in (toy / "denoising.mp4").read_bytes()[:12]
@@ -53,6 +60,19 @@ def test_the_metrics_are_of_the_seeds_that_they_name(toy):
     names = ("sliced_wasserstein", "mmd", "mode_coverage", "off_mode_fraction", "precision", "recall")
     assert {f"{name}{suffix}" for name in names for suffix in ("", "_ci95", "_data")} <= found.keys()
     assert store.about(toy)["data"] == "conditional_mixture"
+
+
+def test_the_likelihood_of_the_metrics_is_that_of_the_command(toy, tmp_path):
+    found = json.loads((toy / "metrics.json").read_text())
+    out = tmp_path / "likelihood.json"
+    words = ("--samples", 60, "--solver", "fixed", "--steps", 50, "--out", out)
+    assert run("likelihood", toy, *words) == 0
+    again = json.loads(out.read_text())
+    assert found["log_likelihood_points"] == again["samples"] == 60
+    assert found["log_likelihood_nats"] == pytest.approx(again["nats"]["value"], rel=1e-4)
+    assert found["bits_per_dimension"] == pytest.approx(-found["log_likelihood_nats"] / 2 / np.log(2))
+    low, high = found["bits_per_dimension_ci95"]
+    assert low < found["bits_per_dimension"] < high
 
 
 def test_a_file_of_the_users_is_learnt_and_compared(plain, capsys):
@@ -97,6 +117,46 @@ def test_samples_are_written_as_they_can_be_read(toy, tmp_path, capsys):
 def test_one_class_is_sampled_where_it_lies(toy, tmp_path):
     assert run("sample", toy, "--n", 100, "--label", 2, "--guidance", 1, "--out", tmp_path / "a.npz") == 0
     assert set(np.load(tmp_path / "a.npz")["labels"]) == {2}
+
+
+def test_two_labels_are_composed(toy, tmp_path, capsys):
+    words = ("--n", 50, "--label", 0, 3, "--guidance", 1.5, 0.5, "--nfe", 6, "--out", tmp_path / "a.npz")
+    assert run("sample", toy, *words) == 0
+    assert "6 network evaluations" in capsys.readouterr().out
+    labels = torch.tensor([[0] * 50, [3] * 50])
+    expected = store.load(toy).sample(
+        50, sampler=DPMSolverPP(), grid=LogSNR(), nfe=6, labels=labels, w=(1.5, 0.5), generator=generator(0, "sampling")
+    )
+    with np.load(tmp_path / "a.npz") as found:
+        assert found.files == ["x"]
+        np.testing.assert_allclose(found["x"], expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_disc_is_avoided(toy, tmp_path, capsys):
+    """The disc is where the samples are: a tiny model is not where the data is."""
+    assert run("sample", toy, "--n", 300, "--out", tmp_path / "a.npz") == 0
+    x = torch.from_numpy(np.load(tmp_path / "a.npz")["x"])
+    middle = x.mean(0).tolist()
+    disc = Disc(*middle, 0.5)
+    words = ("--n", 300, "--avoid", *middle, 0.5, "--out", tmp_path / "b.npz")
+    assert run("sample", toy, *words) == 0
+    kept_out = torch.from_numpy(np.load(tmp_path / "b.npz")["x"])
+    assert int(disc.holds(kept_out).sum()) < int(disc.holds(x).sum()) / 2
+    assert "in the disc" in capsys.readouterr().out
+
+
+def test_columns_of_different_scales_are_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("noise2action.commands.toy._draw", lambda *_, **__: None)
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(200, 2)) * [1, 30])
+    assert run("toy", tmp_path / "a.npy", "--out", tmp_path / "uneven", *TINY) == 0
+    assert "divide each column by its standard deviation" in capsys.readouterr().err
+    assert run("toy", "moons", "--out", tmp_path / "even", *TINY) == 0
+    assert "divide each column" not in capsys.readouterr().err
+
+
+def test_the_tolerance_of_adaptive_is_both():
+    chosen = resolve("adaptive", rtol=1e-2, nfe=50)
+    assert (chosen.rtol, chosen.atol, chosen.max_nfe) == (1e-2, 1e-2, 50)
 
 
 @pytest.mark.parametrize("how", ["spherical", "linear"])
@@ -151,6 +211,12 @@ def test_mistakes_are_one_line(words, expected, tmp_path, capsys):
         (("--out", "x.txt"), ".npz or .csv"),
         (("--n", "0"), "--n"),
         (("--guidance", "nan"), "finite"),
+        (("--guidance", "1", "2"), "weight a label (1)"),
+        (("--label", "0", "1", "--guidance", "1", "2", "3"), "weight a label (2)"),
+        (("--label", "0", "1", "--interpolate", "linear"), "one label or none"),
+        (("--avoid", "0", "0", "0"), "radius above 0"),
+        (("--avoid", "0", "0", "1", "--avoid-scale", "nan"), "finite scale"),
+        (("--rtol", "0.1", "--sampler", "ddim"), "--rtol: expected a sampler that has it (adaptive)"),
         (("--guidance-rescale", "2"), "rescale in [0, 1]"),
     ],
 )
@@ -166,3 +232,7 @@ def test_a_model_is_not_replaced_by_accident(toy, tmp_path, capsys):
 def test_guidance_needs_classes(plain, capsys):
     assert "without" in error_of(capsys, "sample", plain, "--guidance", 1)
     assert "without classes" in error_of(capsys, "sample", plain, "--label", 0)
+
+
+def test_a_disc_lies_in_the_plane(plain, capsys):
+    assert "points in the plane" in error_of(capsys, "sample", plain, "--avoid", 0, 0, 1)

@@ -5,7 +5,7 @@ from noise2action.diffusion.denoisers import Counted
 from noise2action.diffusion.objective import Diffusion
 from noise2action.diffusion.paths import Straight
 from noise2action.diffusion.samplers import Heun
-from noise2action.diffusion.targets import Velocity
+from noise2action.diffusion.targets import EDM, Velocity
 from noise2action.diffusion.times import LossSecondMoment
 from noise2action.errors import ConfigError, DataError, ShapeError
 from noise2action.generative import Guidance, ModelConfig
@@ -125,8 +125,46 @@ def test_the_loss_is_the_objective_on_normalised_data():
 def test_a_law_of_times_learns_from_the_losses():
     built = model(classes=0, objective=Diffusion(times=LossSecondMoment(buckets=4, history=2)))
     built.loss(points(64), generator=generator(0))
+    assert not built.memory.any()  # a measurement leaves no trace
+    built.train().loss(points(64), generator=generator(0))
     assert (built.memory[:, 0] > 0).all()
     assert "memory" not in built.state_dict()
+
+
+def test_several_labels_add_up_with_their_weights():
+    built, x, t = model(), points(), torch.tensor(0.6)
+    other = torch.tensor([2, 2, 0, 1, 1])
+    both = torch.stack([LABELS, other])
+    one, two, null = (d(x, t) for d in (built.denoiser(LABELS), built.denoiser(other), built.denoiser()))
+    for w, (first, second) in (((1.5, 0.5), (1.5, 0.5)), (2.0, (2.0, 2.0)), (0.0, (0.0, 0.0))):
+        expected = (1 + first) * one + (1 + second) * two - (1 + first + second) * null
+        close(built.denoiser(both, w=w)(x, t), expected)
+    # Weights that leave one condition: its own bits.
+    assert torch.equal(built.denoiser(both, w=(0.0, -1.0))(x, t), one)
+    assert torch.equal(built.denoiser(both, w=(-1.0, 0.0))(x, t), two)
+    assert torch.equal(built.denoiser(both, w=(-1.0, -1.0))(x, t), null)
+    assert torch.equal(built.denoiser(LABELS[None], w=(0.0,))(x, t), one)
+
+
+def test_several_labels_are_one_call_a_step():
+    built, calls = model(), []
+    built.net.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
+    built.sample(5, nfe=4, labels=torch.stack([LABELS, LABELS]), w=(1.5, 0.5), generator=generator(0))
+    assert calls == [15] * 4
+
+
+@pytest.mark.parametrize(
+    ("labels", "w"), [(LABELS, (1.0, 2.0)), (torch.stack([LABELS] * 2), (1.0,)), (None, (1.0, 2.0))]
+)
+def test_as_many_weights_as_labels(labels, w):
+    with pytest.raises(ConfigError, match=r"one guidance weight a label \(\d\)"):
+        model().denoiser(labels, w=w)
+
+
+def test_edm_is_for_the_spread_that_data_is_normalised_to():
+    with pytest.raises(ConfigError, match=r"data_std=1.0\), got 0.5"):
+        model(objective=Diffusion(target=EDM()))
+    assert model(objective=Diffusion(target=EDM(data_std=1.0))).config.classes == 3
 
 
 @pytest.mark.parametrize(
@@ -149,6 +187,8 @@ def test_wrong_labels_and_shapes_are_refused():
         built.sample(2, labels=torch.tensor([0, 3]))
     with pytest.raises(ShapeError, match="one label a sample"):
         built.sample(3, labels=torch.tensor([0, 1]))
+    with pytest.raises(ShapeError, match="one label a sample"):
+        built.sample(3, labels=torch.tensor([0, 1]), w=1.0)
     with pytest.raises(ShapeError, match="samples of shape"):
         built.loss(torch.zeros(4, 3), LABELS[:4], generator=generator(0))
     for options in ({"shape": ()}, {"shape": (0,)}, {"classes": -1}, {"p_uncond": 1.0}):

@@ -48,6 +48,8 @@ class Eval:
     """Order of dpm-solver, dpm-solver++, unipc and adams."""
     switch: float | None = None
     """Noise level sigma / alpha at which hybrid changes from its first sampler to its second."""
+    rtol: float | None = None
+    """Tolerance of adaptive, relative and absolute."""
     guidance: float | None = None
     """Weight w of classifier-free guidance; needs a policy trained with p_uncond."""
     stride: int | None = None
@@ -115,7 +117,7 @@ def _plan(args: Eval, run: Path) -> Plan:
 
 def _sampling(args: Eval, policy: AnyPolicy) -> Sampling | None:
     """Return the run's sampling with the overrides of the command line; None for a policy that does not sample."""
-    given = (args.sampler, args.nfe, args.grid, args.eta, args.order, args.switch, args.guidance)
+    given = (args.sampler, args.nfe, args.grid, args.eta, args.order, args.switch, args.rtol, args.guidance)
     if not isinstance(policy, SampledPolicy):
         if any(value is not None for value in given):
             note("note: a regression policy makes one network call a plan; sampler options do not apply")
@@ -123,7 +125,14 @@ def _sampling(args: Eval, policy: AnyPolicy) -> Sampling | None:
     own = policy.config.sampling
     return replace(
         own,
-        sampler=resolve(args.sampler or own.sampler, eta=args.eta, order=args.order, switch=args.switch, nfe=args.nfe),
+        sampler=resolve(
+            args.sampler or own.sampler,
+            eta=args.eta,
+            order=args.order,
+            switch=args.switch,
+            rtol=args.rtol,
+            nfe=args.nfe,
+        ),
         grid=own.grid if args.grid is None else grid_named(args.grid),
         nfe=own.nfe if args.nfe is None else args.nfe,
         guidance=own.guidance if args.guidance is None else args.guidance,

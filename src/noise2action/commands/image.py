@@ -11,25 +11,20 @@ import torch
 import tyro
 from jaxtyping import Float
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
 
-from ..config import decode
 from ..data.digits import CLASSES, Images, digits
-from ..diffusion.objective import Diffusion
-from ..diffusion.sampling import prior
-from ..diffusion.tableau import Step
 from ..errors import ConfigError, MissingExtraError
 from ..evaluate.images import ImageQuality, Judge
 from ..generative import AnyModel, AnyModelConfig, Guidance, LatentConfig, LatentModel, ModelConfig, store
 from ..nets import UNet2dConfig
-from ..seeds import generator
 from ..storage import atomic_write
 from ..train.folder import write_json
-from ..train.generative import GenerativeTrain, Status, fit
-from .runs import check_new, console, note, say
-from .sample import Drawing, draw, grid_named, resolve
+from ..train.generative import GenerativeTrain, fit
+from .drawing import Drawing, course, draw
+from .runs import check_new, note, one_thread, say, training_bar
+from .sampling import grid_named, objective_named, resolve
 
 WEIGHTS = (0.0, 1.0, 3.0)
 """Guidance weights that are always compared."""
@@ -87,6 +82,7 @@ class Image:
     """Replace a model that is there."""
 
 
+@one_thread()
 def main(args: Image) -> int:
     """Run `n2a image`."""
     began = time.monotonic()
@@ -116,11 +112,9 @@ def _check(args: Image) -> None:
 
 
 def _config(args: Image, training: Images) -> AnyModelConfig:
-    names: dict[str, Any] = {name: getattr(args, name) for name in ("path", "target", "times", "weight")}
-    # Data is normalised to this standard deviation.
-    if names["target"] == "edm":
-        names["target"] = {"kind": "edm", "data_std": 1.0}
-    objective = decode(Diffusion, {**names, "span": list(args.span)}, where="option")
+    objective = objective_named(
+        path=args.path, target=args.target, times=args.times, weight=args.weight, span=args.span
+    )
     shape, net = tuple(training.x.shape[1:]), UNet2dConfig(widths=args.widths)
     if args.latent:
         return LatentConfig(shape, net=net, objective=objective, classes=CLASSES, p_uncond=args.p_uncond)
@@ -138,16 +132,17 @@ def _about(args: Image) -> dict[str, Any]:
 
 
 def _train(args: Image, config: AnyModelConfig, training: Images) -> AnyModel:
-    columns = BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn()
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
-        bar = progress.add_task("training", total=1.0, note="")
-
-        def told(status: Status) -> None:
-            progress.update(bar, completed=status.progress, note=f"step {status.step}  loss {status.loss:.4f}")
-
-        train = GenerativeTrain(args.steps, args.seconds, args.batch_size, args.learning_rate)
-        model = fit(config, training.x, training.labels, train=train, seed=args.seed, on_status=told)
-        progress.update(bar, completed=1.0)
+    train = GenerativeTrain(args.steps, args.seconds, args.batch_size, args.learning_rate)
+    with training_bar() as show:
+        model = fit(
+            config,
+            training.x,
+            training.labels,
+            train=train,
+            seed=args.seed,
+            on_status=lambda s: show(s.progress, f"step {s.step}  loss {s.loss:.4f}"),
+        )
+        show(1.0, None)
     return model
 
 
@@ -229,7 +224,7 @@ def _draw(args: Image, model: AnyModel, held_out: Images) -> None:
         panels.insert(1, model.raw(model.normalised(real)))
         titles.insert(1, "reconstructed")
     write_figure(args.out, "samples", figures.tables([_table(x) for x in panels], titles, names))
-    states, estimates, times = _denoised(args, model, labels)
+    states, estimates, times = _course(args, model, labels)
     kept = np.linspace(0, len(times) - 1, min(11, len(times))).round().astype(int)
     # One image a class, the kept times from left to right.
     state, estimate = (run[kept][:, :, 0].swapaxes(0, 1) for run in (states, estimates))
@@ -249,21 +244,10 @@ def _table(x: Tensor) -> Float[np.ndarray, "r c H W"]:
     return x[:, 0].unflatten(0, (CLASSES, -1)).numpy()
 
 
-def _denoised(
+def _course(
     args: Image, model: AnyModel, labels: Tensor
 ) -> tuple[Float[np.ndarray, "k r c H W"], Float[np.ndarray, "k r c H W"], list[float]]:
     """Return the states of a sampling, the estimates of x0 made at each, and their times; the result at the end."""
-    steps: list[Step] = []
-    drawing = _drawing(args, args.guidance)
-    draw(model, drawing, len(labels), labels=labels, seed=args.seed, on_step=steps.append)
-    # The noise that the sampling started from: the same generator gives it again.
-    path = model.config.objective.path
-    first = prior(path, steps[0].x, start=steps[0].t, generator=generator(args.seed, "sampling"))
-    times = [*(step.t for step in steps), 0.0]
-    at = torch.tensor(times, dtype=torch.float64)
-    scales = (path.alpha(at) ** 2 + path.sigma(at) ** 2).rsqrt().clamp(max=1.0).tolist()
-    seen = zip((first, *(step.x for step in steps)), scales, strict=True)
-    # Noise that the path lets explode is drawn with a spread of 1.
-    states = np.stack([_table(model.raw(x * scale)) for x, scale in seen])
-    estimates = np.stack([_table(model.raw(step.x0_hat)) for step in (*steps, steps[-1])])
-    return states, estimates, times
+    seen = course(model, _drawing(args, args.guidance), len(labels), labels=labels, seed=args.seed)
+    states, estimates = (np.stack([_table(model.raw(y)) for y in run]) for run in (seen.states, seen.estimates))
+    return states, estimates, seen.times

@@ -21,12 +21,14 @@ from ..data.episodes import ACTION
 from ..data.loader import Loader
 from ..data.points import POINTS, READERS, read_points, source
 from ..data.windows import Windows
-from ..diffusion.likelihood import AnyTrace, Exact, Hutchinson, bits_per_dimension, log_likelihood
-from ..diffusion.ode import AdaptiveSteps, AnySolver, FixedSteps, cleanest_time
+from ..diffusion.likelihood import AnyTrace, Exact, Hutchinson
+from ..diffusion.ode import AdaptiveSteps, AnySolver, FixedSteps
 from ..envs.tasks import find
 from ..errors import ConfigError, DataError
+from ..evaluate.quality import in_bits
 from ..evaluate.statistics import Estimate, bootstrap_mean
-from ..generative import Model, store
+from ..generative import store
+from ..generative.likelihood import log_likelihood
 from ..policies import DiffusionPolicy
 from ..policies.likelihood import check_density
 from ..policies.likelihood import log_likelihood as chunk_log_likelihood
@@ -92,7 +94,7 @@ def main(args: Likelihood) -> int:
     trace: AnyTrace = Exact() if args.trace == "exact" else Hutchinson(probes=args.probes)
     found = (_of_model if _is_model(args.run) else _of_policy)(args, solver, trace)
     nats = bootstrap_mean([float(group.mean()) for group in found.groups], args.seed)
-    bits = _bits(nats, found.dims)
+    bits = in_bits(nats, found.dims)
     count = sum(map(len, found.groups))
     if args.out is not None:
         body = {
@@ -189,33 +191,23 @@ def _of_model(args: Likelihood, solver: AnySolver, trace: AnyTrace) -> Found:
     model = store.load(args.run)
     if args.episodes is not None:
         raise ConfigError("--episodes: expected a policy, got a model: use --samples")
-    if not isinstance(model, Model):
-        raise ConfigError(
-            "expected a model of the data itself, got a latent one: its decoder gives samples no density; "
-            "train without --latent"
-        )
     x, labels = _held_out(args)
     if x.shape[1:] != model.config.shape:
         raise DataError(f"expected data of shape {model.config.shape}, got {tuple(x.shape[1:])}: use the model's own")
     told = labels if model.config.classes else None
-    objective, dims = model.config.objective, math.prod(model.config.shape)
 
     def of(some: Tensor, index: int) -> Tensor:
-        normalised = model.normalised(x[some])
-        nats = log_likelihood(
-            model.denoiser(None if told is None else told[some]),
-            objective.path,
-            normalised,
+        return log_likelihood(
+            model,
+            x[some],
+            None if told is None else told[some],
             solver=solver,
             trace=trace,
             generator=generator(args.seed, "directions", index),
-            start=objective.span[1],
-            cleanest=cleanest_time(objective.path, low=objective.span[0]),
         )
-        return nats - dims * float(model.scale.std.log())
 
     nats = _in_batches(of, torch.arange(len(x)), "samples")
-    return Found(nats.split(1), dims, "samples", "samples")
+    return Found(nats.split(1), math.prod(model.config.shape), "samples", "samples")
 
 
 def _held_out(args: Likelihood) -> tuple[Tensor, Tensor | None]:
@@ -245,13 +237,6 @@ def _in_batches(of: Callable[[Tensor, int], Tensor], rows: Tensor, what: str) ->
                 progress.advance(bar, len(some))
 
     return torch.cat(list(batches()))
-
-
-def _bits(nats: Estimate, dims: int) -> Estimate:
-    value, high, low = (
-        float(bits_per_dimension(torch.tensor(x, dtype=torch.float64), dims)) for x in (nats.value, nats.low, nats.high)
-    )
-    return Estimate(value, low, high, nats.n)
 
 
 def _interval(estimate: Estimate) -> dict[str, Any]:

@@ -44,8 +44,8 @@ def counter() -> Progress:
 
 
 @contextmanager
-def training_bar() -> Generator[Callable[[float, str], None]]:
-    """Yield what shows the fraction of a training's budget that is spent, and a note."""
+def training_bar() -> Generator[Callable[[float, str | None], None]]:
+    """Yield what shows the fraction of a training's budget that is spent, and a note (None to keep the last)."""
     with Progress(
         BarColumn(bar_width=12),
         TextColumn("{task.percentage:>3.0f} %"),
@@ -54,7 +54,13 @@ def training_bar() -> Generator[Callable[[float, str], None]]:
         console=console,
     ) as progress:
         bar = progress.add_task("training", total=1.0, note="")
-        yield lambda done, note: progress.update(bar, completed=done, note=note)
+
+        def show(done: float, note: str | None) -> None:
+            progress.update(bar, completed=done)
+            if note is not None:
+                progress.update(bar, note=note)
+
+        yield show
 
 
 @contextmanager

@@ -8,30 +8,31 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Float
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..config import decode, encode
-from ..data.points import READERS, PointSet, Source, source
-from ..diffusion.objective import Diffusion
-from ..diffusion.paths import Path as NoisePath
-from ..diffusion.sampling import prior
-from ..diffusion.tableau import Step
+from ..config import encode
+from ..data.points import READERS, PointSet, Source, source, spread_ratio
+from ..diffusion.likelihood import Exact, Hutchinson
+from ..diffusion.ode import FixedSteps
 from ..errors import ConfigError, MissingExtraError
 from ..evaluate.distances import energy_distance
-from ..evaluate.quality import Trial, quality
+from ..evaluate.quality import Trial, in_bits, quality
+from ..evaluate.statistics import bootstrap_mean
 from ..generative import AnyModel, Guidance, ModelConfig, store
+from ..generative.likelihood import log_likelihood
 from ..nets import PointMLPConfig
 from ..seeds import generator
 from ..storage import atomic_write
 from ..train.folder import write_json
-from ..train.generative import GenerativeTrain, Status, fit
-from .runs import check_new, console, note, say
-from .sample import NFE, Drawing, draw, show
-from .sampling import grid_named, resolve
+from ..train.generative import GenerativeTrain, fit
+from .drawing import NFE, Drawing, course, draw
+from .runs import check_new, note, one_thread, say, training_bar
+from .sample import show
+from .sampling import grid_named, objective_named, resolve
 
 TRAINING, TRIALS = 100_000, 5
 """Points to train on, and sets of samples that are measured."""
+UNEVEN = 10.0
+"""Ratio of standard deviations above which columns are told to be of different scales."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Toy:
     sampler: str = "dpm-solver++-2m"
     """Solver, such as ddim, dpm-solver++-2m or heun."""
     nfe: int | None = None
-    """Network evaluations; by default 40, or as many as an adaptive solver needs."""
+    """Network evaluations; by default 37, or as many as an adaptive solver needs."""
     grid: str = "log_snr"
     """trailing, leading, linspace, quadratic, log_snr or karras."""
     eta: float | None = None
@@ -78,6 +79,8 @@ class Toy:
     """Order of the solvers that have one."""
     switch: float | None = None
     """Noise-to-signal ratio at which hybrid changes from its first solver to its second."""
+    rtol: float | None = None
+    """Tolerance of adaptive, relative and absolute."""
     guidance: float = 0.0
     """Weight w of classifier-free guidance: -1 unconditional, 0 conditional, more is sharper."""
     samples: int = 2000
@@ -88,32 +91,37 @@ class Toy:
     """Replace a model that is there."""
 
 
+@one_thread()
 def main(args: Toy) -> int:
     """Run `n2a toy`."""
     began = time.monotonic()
     _check(args)
     drawing = Drawing(
-        resolve(args.sampler, eta=args.eta, order=args.order, switch=args.switch, nfe=args.nfe),
+        resolve(args.sampler, eta=args.eta, order=args.order, switch=args.switch, rtol=args.rtol, nfe=args.nfe),
         grid_named(args.grid),
-        args.nfe or NFE,
+        NFE if args.nfe is None else args.nfe,
         Guidance(args.guidance),
     )
     points = source(args.data, training=TRAINING, size=args.samples, trials=TRIALS, seed=args.seed)
+    if (ratio := spread_ratio(points.training.x)) >= UNEVEN:
+        note(
+            f"note: the widest column varies {ratio:.3g} times as much as the narrowest, which distances, figures and "
+            "training will hardly see: divide each column by its standard deviation first"
+        )
     config = _config(args, points.training)
     # Refuses a grid that does not exist on the path, and guidance without labels, before anything is trained.
     draw(config.build(), drawing, 2, labels=_labels(points.held_out[0], 2), seed=0)
     train = GenerativeTrain(args.steps, args.seconds, args.batch_size, args.learning_rate)
-    with _bar() as progress:
-        bar = progress.add_task("training", total=1.0, note="")
+    with training_bar() as told:
         model = fit(
             config,
             points.training.x,
             points.training.labels,
             train=train,
             seed=args.seed,
-            on_status=lambda s: _show(progress, bar, s),
+            on_status=lambda s: told(s.progress, f"step {s.step}  loss {s.loss:.4f}"),
         )
-        progress.update(bar, completed=1.0)
+        told(1.0, None)
     trained = time.monotonic() - began
     store.save(args.out, model, _about(args))
     metrics = _measure(args, model, drawing, points)
@@ -134,18 +142,16 @@ def _check(args: Toy) -> None:
 
 
 def _config(args: Toy, training: PointSet) -> ModelConfig:
-    names: dict[str, Any] = {name: getattr(args, name) for name in ("path", "target", "times", "weight")}
-    # Data is normalised to this standard deviation.
-    if names["target"] == "edm":
-        names["target"] = {"kind": "edm", "data_std": 1.0}
-    objective = decode(Diffusion, {**names, "span": list(args.span)}, where="option")
+    objective = objective_named(
+        path=args.path, target=args.target, times=args.times, weight=args.weight, span=args.span
+    )
     net = PointMLPConfig(width=args.width, blocks=args.blocks)
     return ModelConfig((training.x.shape[1],), net, objective, training.classes, args.p_uncond)
 
 
 def _about(args: Toy) -> dict[str, Any]:
     file = Path(args.data).suffix in READERS
-    sampling = {name: getattr(args, name) for name in ("sampler", "nfe", "grid", "eta", "order", "switch")}
+    sampling = {name: getattr(args, name) for name in ("sampler", "nfe", "grid", "eta", "order", "switch", "rtol")}
     return {"data": str(Path(args.data).resolve()) if file else args.data, "seed": args.seed, "sampling": sampling}
 
 
@@ -171,6 +177,7 @@ def _measure(args: Toy, model: AnyModel, drawing: Drawing, points: Source) -> di
     return {
         "data": args.data,
         **found,
+        **_likelihood(model, held_out, seed=args.seed),
         "samples": len(first.x),
         "trials": len(sets),
         "nfe": first.nfe,
@@ -180,22 +187,36 @@ def _measure(args: Toy, model: AnyModel, drawing: Drawing, points: Source) -> di
     }
 
 
-def _bar() -> Progress:
-    return Progress(
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-    )
+SCORED = 500
+"""Held-out points whose likelihood is measured."""
+PRECISE, COARSE = FixedSteps(50), FixedSteps(20)
+"""Solvers of the likelihood and of its map: within 0.01 and 0.03 nats of a fine one, root mean square."""
+FEW_DIMENSIONS = 16
+"""Dimensions up to which the trace is exact."""
 
 
-def _show(progress: Progress, bar: Any, status: Status) -> None:  # noqa: ANN401
-    progress.update(bar, completed=status.progress, note=f"step {status.step}  loss {status.loss:.4f}")
+def _likelihood(model: AnyModel, held_out: PointSet, *, seed: int) -> dict[str, Any]:
+    """Return the log-likelihood of held-out points under their labels, with its 95 % interval."""
+    some = held_out.rows(slice(SCORED))
+    dims = some.x.shape[1]
+    trace = Exact() if dims <= FEW_DIMENSIONS else Hutchinson()
+    directions = generator(seed, "directions")
+    found = log_likelihood(model, some.x, some.labels, solver=PRECISE, trace=trace, generator=directions)
+    nats = bootstrap_mean(found.tolist(), seed)
+    bits = in_bits(nats, dims)
+    return {
+        "log_likelihood_nats": nats.value,
+        "log_likelihood_nats_ci95": [nats.low, nats.high],
+        "bits_per_dimension": bits.value,
+        "bits_per_dimension_ci95": [bits.low, bits.high],
+        "log_likelihood_points": len(some),
+    }
 
 
 DRAWN = 1500
 """Points of the pictures of denoising."""
+CELLS = 64
+"""Cells a side of the map of log-density."""
 
 
 def _draw(out: Path, model: AnyModel, drawing: Drawing, points: Source, *, seed: int) -> None:
@@ -214,15 +235,19 @@ def _draw(out: Path, model: AnyModel, drawing: Drawing, points: Source, *, seed:
     figures.write_figure(out, "samples", pair)
     if labels is not None:
         figures.write_figure(out, "classes", figures.class_panels(data, labels, samples, labels, view=view))
+    _density(out, model, held_out)
     levels = torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], dtype=torch.float64)
     x0 = model.normalised(held_out.x)
     noise = torch.randn(x0.shape, generator=generator(seed, "forward"))
-    noisy = [_shown(path.noised(x0, t, noise).float(), path, float(t)) for t in levels]
+    # Noise that the path lets explode is drawn with a spread of 1.
+    scales = (path.alpha(levels) ** 2 + path.sigma(levels) ** 2).rsqrt().clamp(max=1.0)
+    noisy = [(path.noised(x0, t, noise) * scale).float().numpy() for t, scale in zip(levels, scales, strict=True)]
     titles = [f"t = {float(t):.1f}" for t in levels]
     forward = figures.panels(noisy, titles, view=figures.View.of(*noisy), labels=[labels] * len(noisy))
     figures.write_figure(out, "forward", forward)
     few = held_out.rows(slice(DRAWN))
-    states, estimates, times = _denoised(model, drawing, few, seed=seed)
+    seen = course(model, drawing, len(few), labels=few.labels, seed=seed)
+    states, estimates, times = seen.states.numpy(), seen.estimates.numpy(), seen.times
     told, around = None if labels is None else labels[:DRAWN], figures.View.of(states[0], states[-1])
     kept = [int(np.abs(np.array(times) - t).argmin()) for t in np.linspace(times[0], 0, 6)]
     steps = figures.denoising(states[kept], estimates[kept], [times[k] for k in kept], view=around, labels=told)
@@ -237,23 +262,18 @@ def _draw(out: Path, model: AnyModel, drawing: Drawing, points: Source, *, seed:
         note(f"note: no mp4: {error}")
 
 
-def _denoised(
-    model: AnyModel, drawing: Drawing, points: PointSet, *, seed: int
-) -> tuple[Float[np.ndarray, "k n D"], Float[np.ndarray, "k n D"], list[float]]:
-    """Return the states of a sampling, the estimates of x0 made at each, and their times; the result at the end."""
-    steps: list[Step] = []
-    draw(model, drawing, len(points), labels=points.labels, seed=seed, on_step=steps.append)
-    path = model.config.objective.path
-    # The noise that the sampling started from: the same generator gives it again.
-    first = prior(path, steps[0].x, start=steps[0].t, generator=generator(seed, "sampling"))
-    times = [*(step.t for step in steps), 0.0]
-    states = [_shown(x, path, t) for x, t in zip([first, *(step.x for step in steps)], times, strict=True)]
-    estimates = [step.x0_hat.numpy() for step in [*steps, steps[-1]]]
-    return np.stack(states), np.stack(estimates), times
+def _density(out: Path, model: AnyModel, held_out: PointSet) -> None:
+    """Write the map of the model's log-density, where points lie in the plane and p(x) is known without labels."""
+    from ..evaluate import point_figures as figures  # noqa: PLC0415
 
-
-def _shown(x_t: torch.Tensor, path: NoisePath, t: float) -> Float[np.ndarray, "n D"]:
-    """Return `x_t` as it is drawn: with a spread of 1 where the path lets it explode."""
-    at = torch.tensor(t, dtype=torch.float64)
-    spread = float((path.alpha(at) ** 2 + path.sigma(at) ** 2).sqrt())
-    return (x_t / max(1.0, spread)).numpy()
+    config = model.config
+    if config.shape != (2,) or (config.classes and not config.p_uncond):
+        return
+    data, view = held_out.x.numpy(), figures.View.of(held_out.x.numpy())
+    x, y = (
+        torch.linspace(low, high, 2 * CELLS + 1)[1::2]  # the middles of the cells
+        for low, high in zip(view.low, view.high, strict=True)
+    )
+    nodes = torch.cartesian_prod(y, x).flip(1)
+    nats = log_likelihood(model, nodes, solver=COARSE, trace=Exact()).reshape(CELLS, CELLS)
+    figures.write_figure(out, "density", figures.density(nats.numpy(), data, view=view))

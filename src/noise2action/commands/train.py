@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..config import encode
 from ..errors import ConfigError
@@ -17,7 +16,7 @@ from ..recipes.prepare import job
 from ..train.folder import locked
 from ..train.loop import Status, check_resumable, fit
 from . import overrides
-from .runs import check_new, console, counter, note, read_experiment, write_experiment
+from .runs import check_new, counter, note, read_experiment, training_bar, write_experiment
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,10 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> bool:
             f"{summary.episodes} episodes ({summary.held_out} held out), {summary.steps} steps from {summary.source}; "
             f"{len(prepared.training.windows)} training windows"
         )
-        with _training_bar() as progress:
-            bar = progress.add_task("training", total=1.0, note="")
-            finished = fit(prepared, out, resume=resume, on_status=lambda s: _show(progress, bar, s))
-            progress.update(bar, completed=1.0 if finished else None)
+        with training_bar() as show:
+            finished = fit(prepared, out, resume=resume, on_status=lambda s: show(s.progress, _note(s)))
+            if finished:
+                show(1.0, None)
     again = "" if finished else "; go on with the same command and --resume"
     note(f"{'trained' if finished else 'interrupted, saved'}: {out}{again}")
     return finished
@@ -102,18 +101,8 @@ def _leaves(body: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _training_bar() -> Progress:
-    return Progress(
-        BarColumn(bar_width=12),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-    )
-
-
-def _show(progress: Progress, bar: Any, status: Status) -> None:  # noqa: ANN401
+def _note(status: Status) -> str:
     note = f"step {status.step}  loss {status.loss:.4f}  {status.samples_per_s:,.0f}/s"
     if status.validation is not None:
         note += f"  held out {status.validation.loss:.4f}"
-    progress.update(bar, completed=status.progress, note=note)
+    return note

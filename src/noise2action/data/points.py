@@ -183,6 +183,12 @@ def source(name: str, *, training: int, size: int, trials: int, seed: int) -> So
     return Source(points.draw(training, seeds["training"][0]), held_out, data, points.modes, seeds)
 
 
+def spread_ratio(x: Float[Tensor, "n D"]) -> float:
+    """Return how many times as much the coordinate that varies most varies, in standard deviations, as the least."""
+    spread = x.std(0)
+    return float(spread.max() / spread.min())
+
+
 def _parts(points: PointSet, size: int, seed: int) -> Source:
     order = derive(seed, "split")
     shuffled = torch.randperm(len(points), generator=torch.Generator().manual_seed(order))

@@ -20,6 +20,7 @@ try:
     from matplotlib.collections import PathCollection
     from matplotlib.colors import to_rgba
     from matplotlib.figure import Figure
+    from matplotlib.patches import Circle
 except ImportError as error:
     raise MissingExtraError("matplotlib", "report") from error
 
@@ -51,12 +52,19 @@ class View:
 
 
 def panels(
-    clouds: Sequence[Cloud], titles: Sequence[str], *, view: View, labels: Sequence[Labels | None] | None = None
+    clouds: Sequence[Cloud],
+    titles: Sequence[str],
+    *,
+    view: View,
+    labels: Sequence[Labels | None] | None = None,
+    disc: tuple[float, float, float] | None = None,
 ) -> Figure:
-    """Return scatter plots side by side, coloured by class where there are `labels`."""
+    """Return scatter plots side by side, coloured by class where there are `labels`, with a `disc` (x, y, radius)."""
     figure, axes = _canvas(titles, view)
     for place, cloud, classes in zip(axes, clouds, labels or [None] * len(clouds), strict=True):
         _scatter(place, cloud, classes, count=len(clouds))
+        if disc is not None:
+            place.add_patch(Circle(disc[:2], disc[2], fill=False, edgecolor=INK, linestyle="--", linewidth=1.2))
     return figure
 
 
@@ -103,6 +111,7 @@ def density(values: Float[np.ndarray, "h w"], background: Cloud, *, view: View) 
     _scatter(axes[0], background, None, count=2)
     (left, bottom), (right, top) = view.low, view.high
     ceiling = float(np.nanmax(values))
+    figure.set_figwidth(figure.get_figwidth() + 0.7)  # of the bar
     image = axes[1].imshow(
         values,
         extent=(left, right, bottom, top),
@@ -168,7 +177,7 @@ def _canvas(
 ) -> tuple[Figure, list[Axes]]:
     """Return square panels, row by row: titles over the first row, the names of `rows` beside the first column."""
     side = width or min(3.4, 13.0 / len(titles))
-    figure = Figure(figsize=(side * len(titles), (side + 0.02) * len(rows) + 0.35), layout="constrained")
+    figure = Figure(figsize=(side * len(titles), side * len(rows) + 0.15), layout="constrained")
     axes = [figure.add_subplot(len(rows), len(titles), k + 1) for k in range(len(rows) * len(titles))]
     for k, place in enumerate(axes):
         place.set(xlim=(view.low[0], view.high[0]), ylim=(view.low[1], view.high[1]), aspect="equal")

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import stats
 from torch import Tensor
 
 from ..data.points import Modes
+from ..diffusion.likelihood import bits_per_dimension
 from .distances import energy_distance, mmd, mode_coverage, off_mode_fraction, precision_recall, sliced_wasserstein
-from .statistics import CONFIDENCE
+from .statistics import CONFIDENCE, Estimate
 
 FRACTIONS = ("precision", "recall", "mode_coverage", "off_mode_fraction")
 """Metrics that lie in [0, 1]; the others are distances."""
@@ -62,3 +64,11 @@ def _summary(name: str, values: list[float]) -> dict[str, Any]:
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
     highest = 1.0 if name.removesuffix("_data") in FRACTIONS else math.inf
     return {name: mean, f"{name}_ci95": [max(0.0, mean - half), min(highest, mean + half)]}
+
+
+def in_bits(nats: Estimate, dims: int) -> Estimate:
+    """Return an estimate of log-likelihood, in nats, as bits per dimension: the sign, and so the ends, turn round."""
+    value, high, low = bits_per_dimension(
+        torch.tensor([nats.value, nats.low, nats.high], dtype=torch.float64), dims
+    ).tolist()
+    return Estimate(value, low, high, nats.n)

@@ -16,7 +16,7 @@ from ..nets import AnyModelNet, UNet2dConfig
 from ..nets.autoencoder import AnyAutoencoderConfig, Coded, ConvAutoencoderConfig
 from ..seeds import Generators
 from ..shapes import Noisy
-from .model import Guidance, ModelConfig
+from .model import ModelConfig, Weights
 from .scale import Scale
 
 
@@ -83,7 +83,7 @@ class LatentModel(nn.Module):
         diffusion = self.codes.loss(code.detach(), labels, generator=generator)
         return Losses(diffusion.value + masked_mean((again - y) ** 2, None), diffusion.t)
 
-    def denoiser(self, labels: Int[Tensor, "B"] | None = None, *, w: float | Guidance = 0.0) -> Denoiser:
+    def denoiser(self, labels: Int[Tensor, "*K B"] | None = None, *, w: Weights = 0.0) -> Denoiser:
         """Return the denoiser of codes under `labels`, guided by the weight `w`; see `Model.denoiser`."""
         return self.codes.denoiser(labels, w=w)
 
@@ -95,8 +95,8 @@ class LatentModel(nn.Module):
         sampler: Sampler | None = None,
         grid: Grid | None = None,
         nfe: int = 20,
-        labels: Int[Tensor, "n"] | None = None,
-        w: float | Guidance = 0.0,
+        labels: Int[Tensor, "*K n"] | None = None,
+        w: Weights = 0.0,
         clip: float | None = None,
         guide: Callable[[Denoiser], Denoiser] | None = None,
         generator: Generators | None = None,

@@ -1,20 +1,21 @@
 """Generative models of points, images and latents: a network, its diffusion objective, and the scale of the data."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from ..diffusion.denoisers import Denoiser, cfg
+from ..diffusion.denoisers import Denoiser, cfg, check_guidance
 from ..diffusion.denoisers import clip as clipped
 from ..diffusion.grids import Grid, Trailing
 from ..diffusion.objective import Diffusion, Losses
 from ..diffusion.samplers import DDIM
 from ..diffusion.sampling import Sampler, sample
 from ..diffusion.tableau import OnStep
+from ..diffusion.targets import EDM
 from ..errors import ConfigError, ShapeError
 from ..nets import AnyModelNet, PointMLPConfig
 from ..seeds import Generators
@@ -26,8 +27,8 @@ from .scale import Scale
 class Guidance:
     """Classifier-free guidance, see `diffusion.denoisers.cfg`."""
 
-    w: float = 0.0
-    """Weight: -1 unconditional, 0 conditional, more is sharper."""
+    w: float | tuple[float, ...] = 0.0
+    """Weight: -1 unconditional, 0 conditional, more is sharper; or a weight for each of several labels."""
     interval: tuple[float, float] = (0.0, 1.0)
     """Times between which it acts."""
     rescale: float = 0.0
@@ -35,11 +36,20 @@ class Guidance:
 
     def __post_init__(self) -> None:
         """Reject what no guidance can be, also where the weight is 0 and nothing would ask."""
-        low, high = self.interval
-        if not (math.isfinite(self.w) and 0 <= low < high <= 1 and 0 <= self.rescale <= 1):
+        check_guidance(self.w, interval=self.interval, rescale=self.rescale)
+
+    def weights(self, labels: int) -> tuple[float, ...]:
+        """Return a weight for each of `labels` at a time: a number serves all; `ConfigError` where counts differ."""
+        found = self.w if isinstance(self.w, tuple) else (self.w,) * labels
+        if len(found) != labels:
             raise ConfigError(
-                f"expected a finite guidance weight, an interval 0 <= low < high <= 1 and rescale in [0, 1], got {self}"
+                f"expected one guidance weight a label ({labels}), or one for all, got {len(found)}: {found}"
             )
+        return found
+
+
+Weights = float | Sequence[float] | Guidance
+"""Guidance by its weight, by a weight for each of several labels, or whole."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,11 @@ class ModelConfig:
             raise ConfigError(f"expected classes in [0, 100000], got {self.classes}")
         if not 0 <= self.p_uncond < 1:
             raise ConfigError(f"expected p_uncond in [0, 1), got {self.p_uncond}")
+        target = self.objective.target
+        if isinstance(target, EDM) and target.data_std != 1.0:
+            raise ConfigError(
+                f"expected EDM(data_std=1.0), got {target.data_std:g}: a model normalises its data to that"
+            )
 
     def build(self) -> "Model":
         """Return the model with fresh weights (from the global generator)."""
@@ -104,26 +119,35 @@ class Model(nn.Module):
             hidden = torch.rand(len(x), generator=generator, device=generator.device) < self.config.p_uncond
             told = torch.where(hidden, self.config.classes, told)
         return self.config.objective.loss(
-            lambda x_t, t: self.net(x_t, t, told), self.normalised(x), generator=generator, memory=self.memory
+            lambda x_t, t: self.net(x_t, t, told),
+            self.normalised(x),
+            generator=generator,
+            # Measuring a loss must not change what the next one is.
+            memory=self.memory if self.training else None,
         )
 
-    def denoiser(self, labels: Int[Tensor, "B"] | None = None, *, w: float | Guidance = 0.0) -> Denoiser:
+    def denoiser(self, labels: Int[Tensor, "*K B"] | None = None, *, w: Weights = 0.0) -> Denoiser:
         """Return the denoiser of normalised samples under `labels`, guided where the weight `w` is not 0.
 
+        Labels [K, B] give each sample K labels at once, each with its weight, in one batched call a step, see `cfg`.
         Without labels it is unconditional: every label is the null. Raises `ConfigError` where guidance or the null
-        was not trained.
+        was not trained, and where there are other numbers of labels and weights.
         """
-        guidance = w if isinstance(w, Guidance) else Guidance(w)
-        if labels is None or guidance.w != 0:
-            self._check_null(guided=guidance.w != 0)
-        if guidance.w == 0:
-            return self._bound(lambda n: self._labels(labels, n))
-        if labels is None:
-            raise ConfigError(f"expected labels to guide towards, got none with a guidance weight of {guidance.w:g}")
-        blocks = [self._labels(labels, len(labels)), self._labels(None, len(labels))]
+        guidance = w if isinstance(w, Guidance) else Guidance(tuple(w) if isinstance(w, Sequence) else w)
+        told = [] if labels is None else list(labels.reshape(-1, labels.shape[-1]))
+        weights = guidance.weights(max(1, len(told)))
+        guided = len(told) > 1 or any(weights)
+        if guided or not told:
+            self._check_null(guided=guided)
+        if not guided:
+            return self._bound(lambda n: self._labels(told[0] if told else None, n))
+        if not told:
+            raise ConfigError(f"expected labels to guide towards, got none with a guidance weight of {guidance.w}")
+        blocks = [*(self._labels(k, len(k)) for k in told), self._labels(None, len(told[0]))]
+        stacked = torch.cat(blocks)
         return cfg(
-            self._bound(lambda _: torch.cat(blocks)),
-            guidance.w,
+            self._bound(lambda _: stacked),
+            weights,
             alone=lambda k: self._bound(lambda _: blocks[k]),
             interval=guidance.interval,
             rescale=guidance.rescale,
@@ -137,8 +161,8 @@ class Model(nn.Module):
         sampler: Sampler | None = None,
         grid: Grid | None = None,
         nfe: int = 20,
-        labels: Int[Tensor, "n"] | None = None,
-        w: float | Guidance = 0.0,
+        labels: Int[Tensor, "*K n"] | None = None,
+        w: Weights = 0.0,
         clip: float | None = None,
         guide: Callable[[Denoiser], Denoiser] | None = None,
         generator: Generators | None = None,
@@ -146,10 +170,13 @@ class Model(nn.Module):
     ) -> Noisy:
         """Return `n` samples [n, *shape] in raw units, by DDIM on a trailing grid unless told otherwise.
 
+        `labels` are one a sample, or K [K, n], and `w` is the weight of guidance, or K weights; see `denoiser`.
         `clip` bounds |x0_hat|, and `guide` is any further guidance, applied last; both see normalised samples, as does
         `on_step`.
         """
         objective = self.config.objective
+        if labels is not None and labels.shape[-1] != n:
+            raise ShapeError(f"expected one label a sample ({n}), got {tuple(labels.shape)}")
         denoise = self.denoiser(labels, w=w)
         if clip is not None:
             denoise = clipped(denoise, -clip, clip)
