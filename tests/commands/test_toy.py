@@ -154,6 +154,21 @@ def test_columns_of_different_scales_are_told(tmp_path, monkeypatch, capsys):
     assert "divide each column" not in capsys.readouterr().err
 
 
+def test_commands_run_on_one_thread_and_give_the_others_back(plain, monkeypatch):
+    seen = []
+    monkeypatch.setattr("noise2action.commands.sample.say", lambda _: seen.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert run("sample", plain, "--n", 5) == 0
+        assert torch.get_num_threads() == 2
+        assert run("sample", plain, "--n", 0) == 2
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1]
+
+
 def test_the_tolerance_of_adaptive_is_both():
     chosen = resolve("adaptive", rtol=1e-2, nfe=50)
     assert (chosen.rtol, chosen.atol, chosen.max_nfe) == (1e-2, 1e-2, 50)

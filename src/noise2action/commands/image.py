@@ -74,6 +74,8 @@ class Image:
     """Order of the solvers that have one."""
     switch: float | None = None
     """Noise-to-signal ratio at which hybrid changes from its first solver to its second."""
+    rtol: float | None = None
+    """Tolerance of adaptive, relative and absolute."""
     guidance: float = 0.0
     """Weight w of classifier-free guidance in the figures; 0, 1 and 3 are measured too."""
     seed: int = 0
@@ -122,12 +124,12 @@ def _config(args: Image, training: Images) -> AnyModelConfig:
 
 
 def _drawing(args: Image, w: float) -> Drawing:
-    sampler = resolve(args.sampler, eta=args.eta, order=args.order, switch=args.switch)
+    sampler = resolve(args.sampler, eta=args.eta, order=args.order, switch=args.switch, rtol=args.rtol)
     return Drawing(sampler, grid_named(args.grid), args.nfe, Guidance(w))
 
 
 def _about(args: Image) -> dict[str, Any]:
-    sampling = {name: getattr(args, name) for name in ("sampler", "nfe", "grid", "eta", "order", "switch")}
+    sampling = {name: getattr(args, name) for name in ("sampler", "nfe", "grid", "eta", "order", "switch", "rtol")}
     return {"data": args.data, "seed": args.seed, "sampling": sampling}
 
 

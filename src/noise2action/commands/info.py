@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 import tyro
 from numpy.typing import NDArray
 from rich.console import Console
@@ -16,6 +17,9 @@ from ..config import encode
 from ..data import doctor
 from ..data.formats import describe, locate, read
 from ..errors import CheckpointError, DataError
+from ..nets.counts import multiply_adds, parameters
+from ..policies import AnyPolicy
+from ..policies.backbone import Backbone
 from ..policies.checkpoint import MANIFEST, complete, verify
 from ..train.folder import read_metrics
 from .runs import open_policy, run_folder, say
@@ -52,7 +56,9 @@ def _run(path: Path, console: Console) -> None:
     table.add_row("task", deployed.task)
     table.add_row("policy", type(deployed.policy).__name__.removesuffix("Config").lower())
     table.add_row("network", str(deployed.policy.net))
-    table.add_row("parameters", f"{sum(p.numel() for p in policy.parameters()):,}")
+    table.add_row("parameters", f"{parameters(policy):,}")
+    for name, size in _sizes(policy):
+        table.add_row(name, size)
     table.add_row(
         "steps",
         f"{spec.obs_steps} observed, {spec.horizon} planned from tick {spec.first_action}, "
@@ -68,6 +74,26 @@ def _run(path: Path, console: Console) -> None:
     console.print(table)
     if hasattr(deployed.policy, "sampling"):
         console.print("sampling:", encode(deployed.policy.sampling))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _sizes(policy: AnyPolicy) -> list[tuple[str, str]]:
+    """Return what encoding an observation and calling the network cost, at batch 1."""
+    backbone = next(module for module in policy.modules() if isinstance(module, Backbone))
+    steps = backbone.spec.obs_steps
+    history = {
+        f.name: torch.zeros(1, steps, *f.shape, dtype=torch.long if f.kind == "text" else torch.float32)
+        for f in backbone.schema.observations
+    }
+    condition = backbone.condition(history)
+    chunk = torch.zeros_like(backbone.chunk_like(condition))
+    calls = {
+        "encoder": (backbone.encoder, lambda: backbone.condition(history)),
+        "network call": (backbone.net, lambda: backbone(chunk, torch.ones(()), condition)),
+    }
+    return [
+        (name, f"{parameters(module):,} parameters, {multiply_adds(call) / 1e6:,.3g} M multiply-adds at batch 1")
+        for name, (module, call) in calls.items()
+    ]
 
 
 def _state_of(folder: Path) -> str:

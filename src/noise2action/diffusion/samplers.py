@@ -242,9 +242,9 @@ class Adams(TableSampler):
 class Adaptive(Sampler):
     """Adaptive Runge-Kutta on the probability flow (SciPy's RK45): it chooses its own steps and calls."""
 
-    rtol: float = 1e-5
-    """Relative tolerance of a step."""
-    atol: float = 1e-5
+    rtol: float = 1e-3
+    """Relative tolerance of a step; what a float32 network can give is about 1e-6."""
+    atol: float = 1e-4
     """Absolute tolerance of a step, in units of the normalised data."""
     max_nfe: int = 2000
     """Network evaluations after which it gives up, with an error."""

@@ -65,8 +65,10 @@ class TableSampler(Sampler):
 
     def steps(self, nfe: int) -> int:
         """Return N with `calls (N - 1) + 1 = nfe`; `PathError`, with the nearest below, where there is none."""
-        if nfe < 1 or (nfe - 1) % self.calls:
-            below = max(nfe - 1, 0) // self.calls * self.calls + 1
+        if nfe < 1:
+            raise PathError(f"expected at least 1 network evaluation, got {nfe}")
+        if (nfe - 1) % self.calls:
+            below = (nfe - 1) // self.calls * self.calls + 1
             raise PathError(
                 f"expected {self.calls} n + 1 network evaluations for {type(self).__name__}, got {nfe}: "
                 f"ask for {below} or {below + self.calls}"
