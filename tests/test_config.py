@@ -87,6 +87,7 @@ def test_what_is_written_is_readable() -> None:
 positive = st.floats(1e-6, 1e6)
 
 
+@pytest.mark.filterwarnings("ignore:expected a terminal SNR")
 @given(
     path=st.one_of(
         st.builds(Straight),

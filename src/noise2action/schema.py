@@ -6,14 +6,16 @@ from typing import Any, Literal
 
 from .errors import SchemaError
 
-Kind = Literal["vector", "angle"]
+Kind = Literal["vector", "angle", "image", "text"]
 
 
 @dataclass(frozen=True)
 class Feature:
     """One named array of an observation or an action.
 
-    `kind` says how it is encoded: an `angle` (rad) becomes its cosine and sine, a `vector` is normalised.
+    `kind` says how it is encoded: an `angle` (rad) becomes its cosine and sine, a `vector` is normalised. An `image` is
+    (height, width, 3) or (3, height, width), uint8 in 0..255 or floating in 0..1. A `text` is the position of a
+    sentence in `sentences`, an integer of shape (1,).
     """
 
     name: str
@@ -25,13 +27,42 @@ class Feature:
     """Smallest legal value of every element, where one is known."""
     high: float | None = None
     """Largest legal value of every element, where one is known."""
+    goal: bool = False
+    """Whether it says what to reach: of a history, only the newest step counts."""
+    sentences: tuple[str, ...] = ()
+    """What a `text` may say, by position; others may be said at run time."""
 
     def __post_init__(self) -> None:
-        """Reject empty shapes and reversed ranges."""
+        """Reject empty shapes, reversed ranges, and images and texts of another form."""
         if any(size < 1 for size in self.shape):
             raise SchemaError(f"feature {self.name!r}: expected a shape of positive sizes, got {self.shape}")
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise SchemaError(f"feature {self.name!r}: expected low < high, got {self.low} and {self.high}")
+        if self.kind == "image" and (len(self.shape) != 3 or 3 not in (self.shape[0], self.shape[2])):
+            raise SchemaError(
+                f"feature {self.name!r}: expected an image (height, width, 3) or (3, height, width), got {self.shape}"
+            )
+        if self.kind == "text" and self.shape != (1,):
+            raise SchemaError(
+                f"feature {self.name!r}: expected a text of shape (1,), the position of a sentence, got {self.shape}"
+            )
+        if self.sentences and (self.kind != "text" or len(set(self.sentences)) != len(self.sentences)):
+            raise SchemaError(f"feature {self.name!r}: expected distinct sentences of a text, got {self.sentences}")
+
+    @property
+    def is_state(self) -> bool:
+        """Whether it is an array of numbers that a normaliser maps: neither an image nor a text."""
+        return self.kind in ("vector", "angle")
+
+    @property
+    def channels_first(self) -> bool:
+        """Whether an image is (3, height, width)."""
+        return self.shape[-1] != 3
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of an image."""
+        return (self.shape[1], self.shape[2]) if self.channels_first else (self.shape[0], self.shape[1])
 
     @property
     def size(self) -> int:

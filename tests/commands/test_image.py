@@ -10,6 +10,7 @@ from noise2action.commands.image import WEIGHTS, Image, main
 from noise2action.commands.sample import Sample
 from noise2action.commands.sample import main as sample
 from noise2action.data.digits import digits
+from noise2action.diffusion.ode import FixedSteps
 from noise2action.errors import ConfigError
 from noise2action.evaluate.distances import frechet
 from noise2action.evaluate.images import Judge
@@ -32,6 +33,9 @@ def test_everything_is_written_and_finite(trained):
     assert metrics["held_out"]["accuracy"] > 0.95
     assert metrics["held_out"]["frechet"] < metrics["samples"][0]["frechet"]
     assert ("reconstruction" in metrics) == trained.latent
+    parts = [metrics["seconds"].pop(part) for part in ("training", "sampling", "measuring", "figures")]
+    assert min(parts) > 0
+    assert sum(parts) <= metrics["seconds"].pop("total")
 
 
 def test_the_metrics_are_those_of_the_model_that_was_saved(trained):
@@ -63,6 +67,22 @@ def test_the_ways_between_held_out_images_begin_and_end_at_them(trained, tmp_pat
     np.testing.assert_allclose(ways[:, 0], ends[:2], atol=0.02)
     np.testing.assert_allclose(ways[:, -1], ends[2:], atol=0.02)
     assert out.with_suffix(".png").exists()
+
+
+def test_images_go_to_noise_and_back(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("noise2action.commands.encode.SOLVER", FixedSteps(15))
+    out = tmp_path / "noise.npz"
+    assert sample(Sample(trained.out, out, n=3, encode=())) == 0
+    model, held_out = store.load(trained.out), digits(seed=0)[1]
+    x = model.raw(model.normalised(held_out.x[:3])).numpy()
+    with np.load(out) as found:
+        np.testing.assert_allclose(found["decoded"], x, atol=0.02)
+        assert found["labels"].tolist() == held_out.labels[:3].tolist()
+        shape = model.autoencoder.latent if trained.latent else held_out.x.shape[1:]
+        assert found["x"].shape == (3, *shape)
+    np.savez(tmp_path / "mine.npz", x=held_out.x[:2].numpy())
+    assert sample(Sample(trained.out, encode=(tmp_path / "mine.npz",))) == 0
+    assert "2 samples to noise and back" in capsys.readouterr().out
 
 
 def test_the_judge_is_frechet_on_principal_components_and_the_nearest_neighbour():
@@ -98,6 +118,8 @@ def test_bad_input_is_refused_before_training(tmp_path):
         main(Image("digits", tmp_path / "a", p_uncond=0.0, guidance=2.0))
     with pytest.raises(ConfigError, match="use target=v"):
         main(Image("digits", tmp_path / "a", target="epsilon"))
+    with pytest.raises(ConfigError, match="--widths: expected channels divisible by 8"):
+        main(Image("digits", tmp_path / "a", widths=(8, 12)))
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="--overwrite"):

@@ -1,16 +1,27 @@
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 
 from noise2action.cli import main
+from noise2action.commands import encode as encoded
+from noise2action.commands.drawing import Drawn
+from noise2action.commands.interpolate import SOLVER
 from noise2action.commands.sampling import resolve
-from noise2action.commands.toy import TRIALS
-from noise2action.data.points import POINTS, read_points
-from noise2action.diffusion.grids import LogSNR
+from noise2action.commands.toy import TRIALS, _by_class
+from noise2action.config import members
+from noise2action.data.points import POINTS, PointSet, read_points
+from noise2action.diffusion.grids import AnyGrid, LogSNR
+from noise2action.diffusion.objective import AnyWeight
+from noise2action.diffusion.ode import cleanest_time, encode
+from noise2action.diffusion.paths import AnyPath
 from noise2action.diffusion.samplers import DPMSolverPP
+from noise2action.diffusion.targets import AnyTarget
+from noise2action.diffusion.times import AnyTimeLaw
 from noise2action.evaluate.distances import energy_distance
+from noise2action.evaluate.quality import quality
 from noise2action.generative import store
 from noise2action.generative.obstacles import Disc
 from noise2action.seeds import generator
@@ -60,6 +71,10 @@ def test_the_metrics_are_of_the_seeds_that_they_name(toy):
     names = ("sliced_wasserstein", "mmd", "mode_coverage", "off_mode_fraction", "precision", "recall")
     assert {f"{name}{suffix}" for name in names for suffix in ("", "_ci95", "_data")} <= found.keys()
     assert store.about(toy)["data"] == "conditional_mixture"
+    parts = [found["seconds"].pop(part) for part in ("training", "sampling", "measuring", "figures")]
+    assert min(parts) > 0
+    assert sum(parts) <= found["seconds"].pop("total")
+    assert not found["seconds"]
 
 
 def test_the_likelihood_of_the_metrics_is_that_of_the_command(toy, tmp_path):
@@ -186,6 +201,95 @@ def test_interpolations_begin_and_end_at_held_out_points(toy, tmp_path, how):
     assert gaps.max() < 1e-2
 
 
+@pytest.mark.parametrize("suffix", ["npz", "csv"])
+def test_a_users_points_go_to_noise_and_back(toy, tmp_path, suffix, capsys):
+    """Fewer than a toy can be trained on, and each under its own class."""
+    assert run("sample", toy, "--n", 6, "--nfe", 6, "--out", tmp_path / f"mine.{suffix}") == 0
+    x, labels = encoded.read(tmp_path / f"mine.{suffix}")
+    capsys.readouterr()
+    assert run("sample", toy, "--encode", tmp_path / f"mine.{suffix}", "--out", tmp_path / "noise.npz") == 0
+    error = float(re.search(r"largest error ([\d.e+-]+)", capsys.readouterr().out)[1])
+    model = store.load(toy)
+    path, cleanest = model.config.objective.path, cleanest_time(model.config.objective.path)
+    noise = encode(model.denoiser(labels), path, model.normalised(x), solver=SOLVER, cleanest=cleanest)
+    with np.load(tmp_path / "noise.npz") as found:
+        np.testing.assert_allclose(found["x"], noise.numpy(), atol=1e-5)
+        np.testing.assert_allclose(found["decoded"], x.numpy(), atol=2e-3)
+        assert np.abs(found["decoded"] - x.numpy()).max() == pytest.approx(error, rel=0.1)
+        assert found["labels"].tolist() == labels.tolist() == [0, 1, 2, 3, 0, 1]
+
+
+def test_held_out_points_are_encoded_where_none_are_named(plain, toy, tmp_path, capsys):
+    assert run("sample", plain, "--encode", "--out", tmp_path / "noise.csv") == 0
+    assert "40 samples to noise and back" in capsys.readouterr().out
+    assert (tmp_path / "noise.csv").read_text().splitlines()[0] == "x0,x1,x2,decoded0,decoded1,decoded2"
+    assert run("sample", toy, "--encode", "--label", 3, "--n", 20, "--out", tmp_path / "noise.npz") == 0
+    assert set(np.load(tmp_path / "noise.npz")["labels"]) == {3}
+
+
+@pytest.mark.parametrize("words", [("--n", 2), ("--n", 8, "--label", 1)], ids=str)
+def test_too_few_samples_are_not_compared(toy, words, capsys):
+    assert run("sample", toy, *words) == 0
+    shown = capsys.readouterr()
+    assert "no comparison with the data: expected at least 10" in shown.err
+    assert "energy distance" not in shown.out
+
+
+@pytest.mark.parametrize("words", [("--label", 2), ("--avoid", 1.0, 1.0, 0.7)], ids=str)
+def test_the_datas_own_generator_is_as_good_as_data(toy, words, monkeypatch):
+    """Sets of one size: the biased distances of a perfect sampler are those of data and data."""
+    points, seen = POINTS["conditional_mixture"].draw(40_000, 77), []
+    kept = points.rows(points.labels == 2 if "--label" in words else ~Disc(*words[1:]).holds(points.x))
+
+    def draw(model, drawing, n, *, labels, seed):
+        return Drawn(kept.x[:n], 1, 1.0)
+
+    monkeypatch.setattr("noise2action.commands.sample.draw", draw)
+    monkeypatch.setattr("noise2action.commands.sample.show", seen.append)
+    trials = []
+    monkeypatch.setattr("noise2action.commands.sample.quality", lambda t, **kw: trials.append(t) or quality(t, **kw))
+    assert run("sample", toy, "--n", 2000, *words) == 0
+    ((trial,),), (found,) = trials, seen
+    assert {len(x) for x in (trial.generated, trial.held_out, trial.data)} == {2000}
+    assert found["energy_distance"] == pytest.approx(found["energy_distance_data"], rel=0.5)
+
+
+def test_rescaling_guidance_over_few_coordinates_is_noted(toy, capsys):
+    words = ("--n", 20, "--guidance", 1, "--guidance-rescale")
+    assert run("sample", toy, *words, 0.5) == 0
+    assert "says little for 2" in capsys.readouterr().err
+    assert run("sample", toy, *words, 0) == 0
+    assert "says little" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("path", "grid"), [("table", "trailing"), ("schedule", "trailing"), ("straight", "log_snr")])
+def test_the_default_grid_exists_on_the_path(path, grid, tmp_path, monkeypatch):
+    monkeypatch.setattr("noise2action.commands.toy._draw", lambda *_, **__: None)
+    assert run("toy", "moons", "--out", tmp_path, *TINY, "--path", path, "--nfe", 37) == 0
+    assert store.about(tmp_path)["sampling"]["grid"] == grid
+    assert run("sample", tmp_path, "--n", 20) == 0
+
+
+@pytest.mark.parametrize("command", ["toy", "image"])
+def test_the_help_names_every_member(command, capsys):
+    with pytest.raises(SystemExit):
+        run(command, "--help")
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    unions = (AnyPath, AnyTarget, AnyTimeLaw, AnyWeight, AnyGrid)
+    starts = ("Forward process:", "What the network predicts:", "Training times:", "Weight of the loss:", "trailing,")
+    for union, start in zip(unions, starts, strict=True):
+        sentence = told[told.index(start) :].split("(default")[0]
+        assert set(members(union)) <= set(re.findall(r"\w+", sentence))
+
+
+def test_a_class_with_too_few_points_has_no_distance():
+    x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+    held_out, data = (PointSet(x, torch.tensor([0] * a + [1] * (60 - a))) for a in (55, 40))
+    found = _by_class(x, held_out, data, classes=3)
+    assert found["energy_distance_by_class"][1:] == found["energy_distance_by_class_data"][1:] == [None, None]
+    assert found["energy_distance_by_class"][0] == pytest.approx(0.0, abs=1e-12)
+
+
 def error_of(capsys, *words):
     assert run(*words) == 2
     message = capsys.readouterr().err.strip().split("\n")[-1]
@@ -207,7 +311,10 @@ def error_of(capsys, *words):
         (("quadrants", "--guidance", "1", "--p-uncond", "0"), "p_uncond"),
         (("moons", "--steps", "0"), "positive"),
         (("moons", "--seconds", "-1"), "positive"),
-        (("moons", "--samples", "3"), "--samples"),
+        (("moons", "--samples", "3"), "--samples: expected a number >= 10, got 3"),
+        (("moons", "--seed", "-1"), "--seed: expected a number >= 0, got -1"),
+        (("moons", "--width", "0"), "--width: expected a number >= 1, got 0"),
+        (("moons", "--blocks", "0"), "--blocks: expected a number >= 1, got 0"),
         (("nothing.csv",), "readable file"),
     ],
 )
@@ -224,7 +331,11 @@ def test_mistakes_are_one_line(words, expected, tmp_path, capsys):
         (("--eta", "-1", "--sampler", "ddim"), "eta in [0, 1]"),
         (("--interpolate", "round"), "spherical or linear"),
         (("--out", "x.txt"), ".npz or .csv"),
-        (("--n", "0"), "--n"),
+        (("--n", "0"), "--n: expected a number >= 1, got 0"),
+        (("--seed", "-1"), "--seed: expected a number >= 0, got -1"),
+        (("--encode", "nothing.npz"), "readable file"),
+        (("--encode", "nothing.txt"), ".npz, .npy or .csv"),
+        (("--encode", "--interpolate", "linear"), "without --interpolate"),
         (("--guidance", "nan"), "finite"),
         (("--guidance", "1", "2"), "weight a label (1)"),
         (("--label", "0", "1", "--guidance", "1", "2", "3"), "weight a label (2)"),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from noise2action.data import formats
-from noise2action.data.doctor import check_finite, report
+from noise2action.data.doctor import check_finite, report, scaling
 from noise2action.data.episodes import Episodes
 from noise2action.errors import DataError
 
@@ -66,6 +66,38 @@ def test_jumps_and_wrapping_angles():
     assert ("warning", "state") in [f[:2] for f in levels]
     assert any(key == "state" and "episode 1, frame 150" in text for _, key, text in levels)
     assert any(key == "angle" and "wraps?" in text for _, key, text in levels)
+
+
+def test_columns_that_a_normaliser_makes_hard_to_learn_are_told():
+    rng = np.random.default_rng(0)
+    column = rng.uniform(-1, 1, 1000)
+    spiked, rare = column.copy(), np.zeros(1000)
+    spiked[7], rare[:5] = 9.0, 3.0
+    columns = {
+        "fine": column,
+        "constant": np.full(1000, 7.0),
+        "clipped": column.clip(-1, 0.75),
+        "gripper": (column > 0).astype(float),
+        "spiked": spiked,
+        "rare": rare,
+    }
+    arrays = {name: np.float32(x)[:, None] for name, x in columns.items()}
+    found = {f.key: f.message for f in scaling(arrays, dict.fromkeys(arrays, "limits"))}
+    assert set(found) == {"constant", "clipped", "spiked", "rare"}
+    assert found["constant"].startswith("column 0 is always 7")
+    assert found["clipped"] == "column 0 is saturated: 12% of its values are 0.75; was it cut off there?"
+    assert "reaches 9.17 times" in found["spiked"]
+    assert "most values share 20% of -1..1: use the quantile normaliser" in found["spiked"]
+    assert "is 0 but for rare values in 0..3" in found["rare"]
+    (quantile,) = scaling({"spiked": arrays["spiked"]}, {"spiked": "quantile"})
+    assert "quantile normaliser" not in quantile.message
+
+
+def test_the_columns_of_chunks_are_those_of_their_last_axis():
+    chunks = np.random.default_rng(0).uniform(-1, 1, (50, 8, 2))
+    chunks[..., 1] = 4.0
+    (found,) = scaling({"action": chunks}, {"action": "limits"})
+    assert found.message.startswith("column 1 is always 4")
 
 
 def test_an_episode_boundary_is_no_jump():

@@ -16,7 +16,17 @@ from noise2action.diffusion.objective import (
     Weight,
     masked_mean,
 )
-from noise2action.diffusion.paths import VE, AnyPath, Cosine, LinearVP, Path, Straight, SubVP, Table
+from noise2action.diffusion.paths import (
+    VE,
+    AnyPath,
+    Cosine,
+    LinearVP,
+    Path,
+    Straight,
+    SubVP,
+    Table,
+    TerminalSNRWarning,
+)
 from noise2action.diffusion.targets import AnyTarget, Clean, Epsilon, Target, V, Velocity
 from noise2action.errors import PathError, ShapeError
 from noise2action.seeds import randn_like
@@ -177,6 +187,7 @@ def test_weights_are_finite_at_the_ends_of_flow_matching(weight: Weight) -> None
     assert bool(weight.on_target(Straight(), V(), ends).isfinite().all())
 
 
+@pytest.mark.filterwarnings("ignore:expected a terminal SNR")
 @pytest.mark.parametrize("target", [Epsilon(), V(), Clean()], ids=lambda v: type(v).__name__)
 @pytest.mark.parametrize("path", [LinearVP(), SubVP(), VE(sigma_max=50.0), Cosine()], ids=lambda v: type(v).__name__)
 def test_likelihood_weighting_makes_the_loss_the_divergence(path: Path, target: Target) -> None:
@@ -212,7 +223,7 @@ def test_likelihood_weighting_makes_the_loss_the_divergence(path: Path, target: 
 
 def test_an_infinite_likelihood_weight_names_the_remedy() -> None:
     for path in (LinearVP(), Straight(), VE(), Cosine()):
-        with pytest.raises(PathError, match=r"finite likelihood weight.*use a span from t>0, such as \(0.001, 1\)"):
+        with pytest.raises(PathError, match=r"finite Likelihood weight.*use a span from t>0, such as \(0.001, 1\)"):
             Diffusion(path=path, weight=Likelihood())
         Diffusion(path=path, weight=Likelihood(), span=(0.001, 1.0))
     Diffusion(path=Table(), weight=Likelihood())  # the first step of a table is noisy
@@ -295,6 +306,7 @@ def test_the_loss_is_reproducible_and_leaves_its_inputs_alone() -> None:
     assert value(1).dtype == torch.float32
 
 
+@pytest.mark.filterwarnings("ignore:expected a terminal SNR")
 def test_float32_losses_keep_the_small_end_of_the_path() -> None:
     """Scales are float64 and cast once: at t = 1e-6 on LinearVP sigma is 3e-4, and 1 - alpha^2 would be 0."""
     diffusion = Diffusion(path=LinearVP(), target=Epsilon(), span=(0.0, 2e-6))
@@ -330,3 +342,20 @@ def test_the_mean_loss_of_a_known_network_is_its_expectation() -> None:
         lambda x, t: torch.zeros_like(x), torch.zeros(n, 1, dtype=torch.float64), generator=seeded(2)
     )
     assert abs(loss.value.mean().item() - 1) < 5 * (2 / n) ** 0.5  # variance of a chi square is 2
+
+
+def test_a_span_that_starts_with_signal_is_told() -> None:
+    """The span's own start is what sampling starts from."""
+    with pytest.warns(TerminalSNRWarning, match=r"got 1 at t=0.5 on Straight.*span up to 1"):
+        Diffusion(path=Straight(), span=(0.0, 0.5))
+    with pytest.raises(PathError, match="terminal SNR"):
+        Diffusion(path=Straight(), span=(0.0, 0.5), strict=True)
+
+
+def test_a_weight_that_is_infinite_on_the_span_raises_and_a_capped_one_is_finite() -> None:
+    with pytest.raises(PathError, match=r"finite SNR weight on the span.*use a span from t>0"):
+        Diffusion(path=Cosine(), target=Clean(), weight=SNR())
+    Diffusion(path=Cosine(), target=Clean(), weight=SNR(), span=(0.001, 1.0))
+    Diffusion(path=Cosine(), target=Clean(), weight=MinSNR())
+    zero = torch.zeros(1, dtype=torch.float64)
+    assert MinSNR(gamma=3.0).on_target(Cosine(), Clean(), zero).item() == 3.0

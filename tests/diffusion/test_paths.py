@@ -60,7 +60,7 @@ def test_unscaled_betas_leave_a_third_of_the_signal_and_are_reported() -> None:
     abar = path.alpha_bar[-1].item()
     assert abar == pytest.approx(0.364, abs=5e-4)
     assert terminal_snr(path) == pytest.approx(abar / (1 - abar), rel=1e-12)
-    with pytest.warns(TerminalSNRWarning, match=r"got 0\.57\d on Table.*adds more noise"):
+    with pytest.warns(TerminalSNRWarning, match=r"got 0\.57\d at t=1 on Table.*adds more noise"):
         Diffusion(path=path)
     with pytest.raises(PathError, match="adds more noise"):
         Diffusion(path=path, strict=True)

@@ -16,7 +16,7 @@ from noise2action.evaluate.distances import (
     precision_recall,
     sliced_wasserstein,
 )
-from noise2action.evaluate.quality import Trial, quality
+from noise2action.evaluate.quality import FEWEST, Trial, quality
 
 close = torch.testing.assert_close
 
@@ -154,3 +154,11 @@ def test_quality_puts_every_metric_beside_that_of_the_data():
     assert found["mode_coverage"] < 0.7 < found["mode_coverage_data"] == 1.0
     assert found["recall"] < 0.7 < found["precision"]
     assert "mode_coverage" not in quality(trials)
+
+
+def test_a_trial_has_sets_of_one_size():
+    sets = [torch.arange(2.0 * n).reshape(n, 2) for n in (30, 12, 20)]
+    trial = Trial.of(*sets)
+    for found, whole in zip((trial.generated, trial.held_out, trial.data), sets, strict=True):
+        assert torch.equal(found, whole[:12])
+    assert Trial.of(sets[0], sets[1][: FEWEST - 1], sets[2]) is None

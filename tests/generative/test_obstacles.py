@@ -5,6 +5,7 @@ from noise2action.diffusion.exact import Mixture
 from noise2action.diffusion.grids import LogSNR
 from noise2action.diffusion.samplers import DPMSolverPP
 from noise2action.errors import ConfigError
+from noise2action.evaluate.distances import energy_distance
 from noise2action.generative import ModelConfig
 from noise2action.generative.obstacles import Disc, avoid
 from noise2action.nets import PointMLPConfig
@@ -68,3 +69,26 @@ def test_what_is_no_disc_in_the_plane_is_refused():
             Disc(*disc)
     with pytest.raises(ConfigError, match="in the plane"):
         avoid(ModelConfig((3,), CONFIG.net).build(), ON_A_MODE)
+
+
+@pytest.mark.parametrize("scale", [3.0, 10.0, 1000.0])
+def test_no_scale_throws_samples_away(scale):
+    """The disc is off the data, near its mean: where noise is high every estimate lies inside."""
+    disc = Disc(0.0, 0.3, 0.5)
+    kept_out = ring(avoid(CONFIG.build(), disc, scale=scale))
+    assert not disc.holds(kept_out).any()
+    assert energy_distance(kept_out, ring()) < 0.01
+    modes = Mixture.ring(CONFIG.objective.path, modes=8, radius=1.5, std=0.1).means.float()
+    assert float((torch.cdist(kept_out, modes).min(1).values < 0.4).double().mean()) > 0.98
+
+
+def test_an_estimate_moves_no_farther_than_out_of_the_cost():
+    disc = Disc(0.0, 0.0, 1.0)
+    model = CONFIG.build()
+    exact = Mixture.gaussian(CONFIG.objective.path, [0.0, 0.0])
+    x_t = torch.tensor([[0.5, 0.0], [3.0, 0.0]])
+    time = torch.tensor(0.5)
+    free = exact.denoise(x_t, time)
+    found = avoid(model, disc, scale=1000.0)(exact.denoise)(x_t, time)
+    torch.testing.assert_close(found[0], torch.tensor([1.2, 0.0]))
+    torch.testing.assert_close(found[1], free[1])

@@ -43,7 +43,15 @@ def solve(sampler: TableSampler, data: Gaussian | Mixture, grid: torch.Tensor, x
 
 def test_every_deterministic_table_has_an_order() -> None:
     known = {n for n, s in NAMED.items() if isinstance(s, TableSampler)}
-    stochastic = {"ddpm", "dpm-solver++-sde-2m", "euler-maruyama", "edm-stochastic", "predictor-corrector", "hybrid"}
+    stochastic = {
+        "ddpm",
+        "dpm-solver++-sde-2m",
+        "euler-maruyama",
+        "edm-stochastic",
+        "predictor-corrector",
+        "hybrid",
+        "hybrid-reverse",
+    }
     assert known - stochastic == set(ORDERS)
 
 

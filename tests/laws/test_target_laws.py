@@ -121,11 +121,11 @@ def test_edm_target_has_unit_variance(path: Path) -> None:
 
 def singular(path: Path, target: Target) -> str | None:
     """Return the remedy that the error must name, where a target cannot be used on the whole of [0, 1]."""
-    if isinstance(target, Velocity) and (isinstance(path, VE | Table) or type(path) is LinearVP):
+    if isinstance(target, Velocity) and (isinstance(path, VE) or type(path) is LinearVP):
         return "span that ends at t>0"  # sigma ~ sqrt(t)
     if isinstance(target, Epsilon | Score) and path.ends()[0] == 0:
         return "use target=v or target=velocity"  # alpha(1) = 0
-    if isinstance(target, Score):
+    if isinstance(target, Score) and not isinstance(path, Table):  # a table is never trained at t = 0
         return "use another target, or a span that ends at t>0"  # sigma(0) = 0
     return None
 

@@ -87,6 +87,7 @@ def test_stratified_lowers_the_variance_of_a_mean() -> None:
     assert abs(plain.mean() - 1 / 3) < 5 * plain.std() / 200**0.5
 
 
+@pytest.mark.filterwarnings("ignore:expected a terminal SNR")
 @pytest.mark.parametrize("law", TIME_LAWS, ids=name)
 @pytest.mark.parametrize("span", [(0.0, 1.0), (0.1, 1.0), (0.0, 0.6), (0.25, 0.75)])
 @pytest.mark.parametrize("path", [Straight(), LinearVP(), Table()], ids=name)
@@ -101,6 +102,7 @@ def test_the_span_is_respected(path: Path, law: TimeLaw, span: tuple[float, floa
         assert k.min() >= 1
 
 
+@pytest.mark.filterwarnings("ignore:expected a terminal SNR")
 def test_training_reaches_the_step_that_sampling_starts_from() -> None:
     """A span that ends between two steps: training rounds up, sampling to the nearest."""
     for end in (0.501, 0.505, 0.509):

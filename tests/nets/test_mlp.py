@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch.nn.functional import layer_norm, linear, silu
+from written_out import dense, feed_forward, sinusoids, time_layers
 
 from noise2action.condition import Condition
 from noise2action.errors import ConfigError, ShapeError
@@ -16,6 +17,31 @@ def net(**options):
         for p in built.parameters():
             p.normal_(0, 0.3)
     return built.eval().double()
+
+
+def test_film_is_its_formula_written_out():
+    built, (x, t, condition) = net(conditioning="film"), inputs()
+    w, c = dict(built.named_parameters()), condition.vector
+    told = time_layers(w, t, dim=8, scale=1000) + dense(w, "condition.2", silu(dense(w, "condition.0", c)))
+    m = dense(w, "modulation", silu(told))
+    h = dense(w, "enter", torch.cat([x.flatten(1), c], 1))
+    for i in range(2):
+        shift, scale = m[:, 32 * i : 32 * (i + 1)].split(16, 1)
+        inner = dense(w, f"blocks.{i}.enter", layer_norm(h, (8,))) * (1 + scale) + shift
+        h = h + dense(w, f"blocks.{i}.layers.2", silu(inner))
+    shift, scale = m[:, 64:].split(8, 1)
+    y = dense(w, "leave", layer_norm(h, (8,)) * (1 + scale) + shift)
+    torch.testing.assert_close(built(x, t, condition), y.reshape(4, 3, 2), rtol=0, atol=1e-6)
+
+
+def test_concat_is_its_formula_written_out():
+    built, (x, t, condition) = net(conditioning="concat"), inputs()
+    w = dict(built.named_parameters())
+    h = dense(w, "enter", torch.cat([x.flatten(1), condition.vector, sinusoids(t * 1000, 8)], 1))
+    for i in range(2):
+        h = h + feed_forward(w, f"blocks.{i}", layer_norm(h, (8,)))
+    y = dense(w, "leave", layer_norm(h, (8,)))
+    torch.testing.assert_close(built(x, t, condition), y.reshape(4, 3, 2), rtol=0, atol=1e-6)
 
 
 def inputs(batch=4):

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import conv1d, conv_transpose1d, group_norm, linear, mish
+from written_out import attention, dense, normed
 
 from noise2action.condition import Condition
 from noise2action.errors import ConfigError
@@ -9,9 +12,10 @@ from noise2action.nets import UNet1dConfig
 CONFIG = UNet1dConfig(widths=(8, 16, 24), kernel=3, groups=4, time_dim=8)
 
 
-def build(config=CONFIG, action_dim=2, condition_dim=5):
+def build(config=CONFIG, action_dim=2, condition_dim=5, token_dim=None):
     torch.manual_seed(0)
-    built = config.build(horizon=8, action_dim=action_dim, condition_dim=condition_dim).double().eval()
+    built = config.build(horizon=8, action_dim=action_dim, condition_dim=condition_dim, token_dim=token_dim)
+    built = built.double().eval()
     with torch.no_grad():
         for p in built.parameters():
             p.normal_(0, 0.2)
@@ -48,16 +52,26 @@ def written_out(w, config, x, t, condition):
     step = torch.cat([phase.sin(), phase.cos()], 1).double()
     step = mish(linear(step, w["diffusion_step_encoder.1.weight"], w["diffusion_step_encoder.1.bias"]))
     step = linear(step, w["diffusion_step_encoder.3.weight"], w["diffusion_step_encoder.3.bias"])
-    told = torch.cat([step, condition.vector], 1)
     h, skips = x.transpose(1, 2), []
+    told = step
+    if config.conditioning == "film":
+        told = torch.cat([step, condition.vector], 1)
+    elif config.conditioning == "concat":
+        channels = linear(condition.vector, w["beside.weight"], w["beside.bias"])
+        h = torch.cat([h, torch.stack([channels] * h.shape[2], 2)], 1)
     levels = len(config.widths)
     for i in range(levels):
         h = residual(f"down_modules.{i}.1", residual(f"down_modules.{i}.0", h, told), told)
         skips.append(h)
         if i < levels - 1:
             h = conv1d(h, w[f"down_modules.{i}.2.weight"], w[f"down_modules.{i}.2.bias"], stride=2, padding=1)
-    for i in range(2):
-        h = residual(f"mid_modules.{i}", h, told)
+    h = residual("mid_modules.0", h, told)
+    if config.conditioning == "cross_attention":
+        tokens = dense(w, "mid_attention.observation.enter", condition.tokens)
+        asked = normed(w, "mid_attention.norm", h.transpose(1, 2))
+        found = attention(w, "mid_attention.attention", asked, tokens, heads=config.groups)
+        h = h + found.transpose(1, 2)
+    h = residual("mid_modules.1", h, told)
     for i in range(levels - 1):
         h = torch.cat([h, skips.pop()], 1)
         h = residual(f"up_modules.{i}.1", residual(f"up_modules.{i}.0", h, told), told)
@@ -72,6 +86,17 @@ def test_the_network_is_the_public_one_written_out(film_scale):
     built, given = build(config), inputs()
     expected = written_out(dict(built.named_parameters()), config, *given)
     torch.testing.assert_close(built(*given), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("conditioning", ["concat", "cross_attention"])
+def test_another_conditioning_is_the_same_network_told_at_another_place(conditioning):
+    config = replace(CONFIG, conditioning=conditioning)
+    x, t, condition = inputs()
+    tokens = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    condition = Condition(condition.vector, tokens)
+    built = build(config, token_dim=6)
+    expected = written_out(dict(built.named_parameters()), config, x, t, condition)
+    torch.testing.assert_close(built(x, t, condition), expected, rtol=0, atol=1e-6)
 
 
 def test_the_parameters_have_the_public_names_and_shapes():

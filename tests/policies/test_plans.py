@@ -15,6 +15,7 @@ from noise2action.policies import (
     AnyPolicyConfig,
     DiffusionConfig,
     LatentDiffusionConfig,
+    MixtureConfig,
     PolicySpec,
     RegressionConfig,
     Sampling,
@@ -28,6 +29,8 @@ CONFIGS = [
     DiffusionConfig(spec=SPEC, net=NET, objective=Diffusion(path=Straight(), target=Velocity())),
     RegressionConfig(spec=SPEC, net=NET),
     LatentDiffusionConfig(spec=SPEC, net=NET),
+    MixtureConfig(spec=SPEC, net=NET),
+    MixtureConfig(spec=SPEC, net=NET, take="sample"),
 ]
 
 

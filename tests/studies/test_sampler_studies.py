@@ -18,7 +18,7 @@ from noise2action.diffusion.paths import Cosine
 from noise2action.diffusion.samplers import DDIM, NAMED, RK4
 from noise2action.evaluate.statistics import Estimate
 from noise2action.studies import eta, guidance, latency_budget, ode_vs_sde, solver_order, steps
-from noise2action.studies.quality import STOCHASTIC, Bench, deterministic, exact, feasible
+from noise2action.studies.quality import HALF_STOCHASTIC, STOCHASTIC, Bench, deterministic, exact, feasible
 from noise2action.studies.study import Findings, Settings, find, mean
 
 close = torch.testing.assert_close
@@ -100,6 +100,8 @@ def test_eta_counts_what_its_table_holds() -> None:
     counts["tied"] = len(recall) - sum(counts.values())
     for word, count in counts.items():
         assert (f"{count} {word}" in found) == (count > 0)
+    others = sum(row["eta"] != 0 for row in rows)
+    assert f"These are {others + len(recall)} verdicts" in found
     assert all(row["share of fresh noise"].high < 1e-9 for row in rows if row["eta"] == 0)
 
 
@@ -110,6 +112,14 @@ def test_eta_claims_turn_with_the_numbers() -> None:
     told = eta.paragraph(rows)
     assert "eta 0.5 is farther at 5 and 10 calls; eta 1 is tied at 10, closer at 5 calls" in told
     assert "over 2 settings: 2 higher" in told
+    assert "These are 6 verdicts by 95 % intervals, of which about 0.3 are expected" in told
+    assert "decides 100 % at eta 0, 100 % at eta 0.5 and 100 % at eta 1 of the variance" in told
+    assert "can exceed" not in told
+    shares = [Estimate(1.02, 0.99, 1.05, 4), Estimate(1.1, 1.05, 1.15, 4)]
+    more = [replace(row, data=data, eta=1.0, calls=10, fresh=share) for data, share in zip("ab", shares, strict=True)]
+    told = eta.paragraph([*rows, *more])
+    assert "and 100 to 110 % at eta 1" in told
+    assert "can exceed 100 %: 2 of them do, and the intervals of 1 of these hold 100 %" in told
 
 
 def test_guidance_tells_what_its_table_holds() -> None:
@@ -150,7 +160,7 @@ def test_the_labelled_mixture_judges_exact_draws_rightly() -> None:
 
 def test_ode_vs_sde_tells_what_its_table_holds() -> None:
     found, rows = tiny("ode-vs-sde")[0].paragraph, table("ode-vs-sde")
-    assert {r["sampler"] for r in rows if r["kind"] == "stochastic"} == {*STOCHASTIC, "hybrid"}
+    assert {r["sampler"] for r in rows if r["kind"] == "stochastic"} == {*STOCHASTIC, *HALF_STOCHASTIC}
     for denoiser in ode_vs_sde.WRONG:
         mine = [r for r in rows if r["kind"] == "difference" and r["denoiser"] == denoiser]
         for row in mine:
@@ -167,7 +177,9 @@ def test_ode_vs_sde_claims_turn_with_the_numbers(over: Estimate, word: str) -> N
         for denoiser in ("exact", "wrong where noise > 1")
         for kind in ("difference", *ode_vs_sde.KINDS)
     ]
-    assert ode_vs_sde.paragraph(rows).count(f"fresh noise {word}") == 2
+    told = ode_vs_sde.paragraph(rows)
+    assert told.count(f"fresh noise {word}") == 2
+    assert "These are 2 verdicts" in told
 
 
 def test_a_wrong_denoiser_errs_where_and_as_much_as_it_says() -> None:
@@ -234,6 +246,7 @@ def test_latency_claims_turn_with_the_numbers(over: Estimate, words: str) -> Non
     assert f"{words} " in told
 
 
+@pytest.mark.filterwarnings("ignore:expected a terminal SNR")
 def test_samplers_share_noise_and_references_seed_by_seed() -> None:
     bench = Bench(exact("ring"), 50, 3, seed=1)
     one, two = (bench.run(DDIM(), LogSNR(low=-2.0, high=3.0), 10) for _ in range(2))
@@ -247,8 +260,9 @@ def test_feasible_is_the_most_calls_that_a_sampler_can_make() -> None:
     assert feasible(DDIM(), 0) is None
 
 
+@pytest.mark.filterwarnings("ignore:expected a terminal SNR")
 def test_every_sampler_is_of_one_kind() -> None:
-    kinds: Sequence[str] = [*deterministic(), *STOCHASTIC, "hybrid", "adaptive"]
+    kinds: Sequence[str] = [*deterministic(), *STOCHASTIC, *HALF_STOCHASTIC, "adaptive"]
     assert sorted(kinds) == sorted(NAMED)
     data, grid = exact("ring"), LogSNR(low=-2.0, high=3.0)
     run: Callable[..., torch.Tensor] = Bench(data, 4, 1).samples

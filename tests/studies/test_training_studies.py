@@ -190,6 +190,9 @@ def test_time_sampling_claims_follow_from_its_rows():
             gap = at(row, "gradient spread, less uniform's (%)")
             words = word(gap, "less", "more", "not told apart")
             assert f"{row['times and weight']} {gap.value:+.2g} [{gap.low:+.2g}, {gap.high:+.2g}], {words}" in text
+    # Two columns of samples, and two spreads of the laws that can be compared.
+    verdicts = 2 * len(others) + 2 * (len(time_sampling.SAME) - 1)
+    assert f"{verdicts} verdicts by 95 % intervals, of which about {0.05 * verdicts:.1f} are expected" in text
 
 
 def test_prediction_targets_claims_follow_from_its_rows():

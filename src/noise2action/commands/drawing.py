@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..diffusion.denoisers import Counted, Denoiser
 from ..diffusion.grids import Grid
+from ..diffusion.paths import Path, Table
 from ..diffusion.sampling import Sampler, prior
 from ..diffusion.tableau import OnStep, Step
 from ..generative import AnyModel, Guidance
@@ -17,6 +18,11 @@ from ..seeds import generator
 
 NFE = 37
 """Network evaluations where nobody says how many: whole steps of every sampler, of 1, 2, 3 and 4 evaluations."""
+
+
+def usual_grid(path: Path) -> str:
+    """Return the grid for `path` where nobody names one: of a discrete one no step may come twice."""
+    return "trailing" if isinstance(path, Table) else "log_snr"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ import tyro
 from rich.console import Console
 
 from ..config import kind
+from ..control.ensemble import TemporalEnsemble
+from ..control.executor import Executor
 from ..diffusion.samplers import NAMED
 from ..envs.tasks import Task, find
 from ..errors import ConfigError, MissingExtraError
@@ -54,6 +56,8 @@ class Eval:
     """Weight w of classifier-free guidance; needs a policy trained with p_uncond."""
     stride: int | None = None
     """Actions executed before the next plan."""
+    ensemble: float | None = None
+    """Temporal ensemble with this decay m (0.01 is usual): plan every tick and average the chunks, oldest first."""
     weights: str = "ema"
     """ema, or model for the weights that are not averaged."""
     workers: int | None = None
@@ -74,6 +78,8 @@ def main(args: Eval) -> int:
     plans = [_plan(args, run) for run in (args.run, args.compare) if run is not None]
     if len({plan.task.name for plan in plans}) > 1:
         raise ConfigError(f"--compare: expected a run of {plans[0].task.name}, got one of {plans[1].task.name}")
+    if args.ensemble is not None and args.stride is not None:
+        raise ConfigError(f"--stride: expected none with --ensemble (it plans every tick), got {args.stride}")
     if args.out is not None and args.out.is_dir():
         raise ConfigError(f"--out: expected a JSON file to write, got a folder: {args.out}")
     evaluations: list[Evaluation] = []
@@ -104,7 +110,13 @@ class Plan:
 
 def _plan(args: Eval, run: Path) -> Plan:
     policy, checkpoint = open_policy(run, weights=args.weights, stride=args.stride)
-    given = {"episodes": args.episodes, "seed": args.seed, "workers": args.workers, "record": args.record}
+    given = {
+        "episodes": args.episodes,
+        "seed": args.seed,
+        "workers": args.workers,
+        "record": args.record,
+        "ensemble": args.ensemble,
+    }
     config = replace(
         read_experiment(run_folder(run)).evaluate, **{name: value for name, value in given.items() if value is not None}
     )
@@ -120,7 +132,8 @@ def _sampling(args: Eval, policy: AnyPolicy) -> Sampling | None:
     given = (args.sampler, args.nfe, args.grid, args.eta, args.order, args.switch, args.rtol, args.guidance)
     if not isinstance(policy, SampledPolicy):
         if any(value is not None for value in given):
-            note("note: a regression policy makes one network call a plan; sampler options do not apply")
+            name = kind(type(policy.config))
+            note(f"note: a {name} policy makes one network call a plan; sampler options do not apply")
         return None
     own = policy.config.sampling
     return replace(
@@ -146,6 +159,7 @@ def evaluate(plan: Plan) -> Evaluation:
     workers = min(config.workers or os.cpu_count() or 1, config.episodes)
     load = partial(load_policy, plan.checkpoint, plan.weights, plan.sampling, plan.stride)
     policy, checkpoint = open_policy(plan.checkpoint, weights=plan.weights, sampling=plan.sampling, stride=plan.stride)
+    executor = Executor if config.ensemble is None else partial(TemporalEnsemble, decay=config.ensemble)
     with counter() as progress:
         bar = progress.add_task(f"episodes of {folder.name}", total=config.episodes)
 
@@ -154,11 +168,11 @@ def evaluate(plan: Plan) -> Evaluation:
 
         if workers > 1:
             results = rollout_in_processes(
-                plan.task, load, seeds, workers=workers, record=config.record, on_progress=done
+                plan.task, load, seeds, workers=workers, executor=executor, record=config.record, on_progress=done
             )
         else:
             with one_thread():
-                results = rollout(plan.task, policy, seeds, record=config.record, on_progress=done)
+                results = rollout(plan.task, policy, seeds, executor=executor, record=config.record, on_progress=done)
     first = results[0].trace
     assert first is not None
     latency = measure_latency(policy, {name: x[0] for name, x in first.observations.items()})
@@ -171,14 +185,16 @@ def evaluate(plan: Plan) -> Evaluation:
 def _about(plan: Plan, policy: AnyPolicy, step: int) -> About:
     name = kind(type(policy.config))
     sampling = policy.config.sampling if isinstance(policy, SampledPolicy) else None
+    decay = plan.config.ensemble
+    ensemble = "" if decay is None else f", ensemble={decay:g}"
     return About(
         task=plan.task.name,
         policy=name,
         weights=plan.weights,
-        sampler=name if sampling is None else sampler_name(sampling),
+        sampler=(name if sampling is None else sampler_name(sampling)) + ensemble,
         nfe=1 if sampling is None else sampling.nfe,
         control_hz=plan.task.control_hz,
-        stride=policy.spec.stride,
+        stride=policy.spec.stride if decay is None else 1,
         step=step,
         action_unit=policy.schema.action.unit,
         threads=1,

@@ -15,6 +15,7 @@ from rich.table import Table
 from torch import Tensor
 
 from ..data.digits import CLASSES, Images, digits
+from ..diffusion.objective import Diffusion
 from ..errors import ConfigError, MissingExtraError
 from ..evaluate.images import ImageQuality, Judge
 from ..generative import AnyModel, AnyModelConfig, Guidance, LatentConfig, LatentModel, ModelConfig, store
@@ -22,7 +23,8 @@ from ..nets import UNet2dConfig
 from ..storage import atomic_write
 from ..train.folder import write_json
 from ..train.generative import GenerativeTrain, fit
-from .drawing import Drawing, course, draw
+from .checks import at_least
+from .drawing import Drawing, course, draw, usual_grid
 from .runs import check_new, note, one_thread, say, training_bar
 from .sampling import grid_named, objective_named, resolve
 
@@ -45,7 +47,7 @@ class Image:
     seconds: float | None = None
     """Budget in seconds of training, instead of steps."""
     path: str = "cosine"
-    """Forward process: straight, cosine, linear_vp, sub_vp, ve or table."""
+    """Forward process: straight, cosine, linear_vp, sub_vp, ve, edm, table or schedule."""
     target: str = "v"
     """What the network predicts: epsilon, clean, v, score, velocity or edm."""
     times: str = "stratified"
@@ -66,8 +68,8 @@ class Image:
     """Solver, such as ddim, dpm-solver++-2m or heun."""
     nfe: int = 20
     """Network evaluations a sample."""
-    grid: str = "log_snr"
-    """trailing, leading, linspace, quadratic, log_snr or karras."""
+    grid: str | None = None
+    """trailing, leading, linspace, quadratic, log_snr or karras; by default log_snr, on discrete paths trailing."""
     eta: float | None = None
     """Stochasticity of ddim, 0 to 1."""
     order: int | None = None
@@ -97,11 +99,15 @@ def main(args: Image) -> int:
     trained = time.monotonic() - began
     store.save(args.out, model, _about(args))
     metrics = _measure(args, model, training, held_out)
-    metrics["seconds"] |= {"training": trained, "total": time.monotonic() - began}
+    seconds: dict[str, float] = metrics["seconds"]
+    seconds["training"], seconds["total"] = trained, time.monotonic() - began
     write_json(args.out / "metrics.json", metrics)
     _show(metrics)
+    drawn = time.monotonic()
     _draw(args, model, held_out)
-    say(f"{args.out}: model, metrics.json, figures and animation  ({time.monotonic() - began:.0f} s)")
+    seconds["figures"], seconds["total"] = time.monotonic() - drawn, time.monotonic() - began
+    write_json(args.out / "metrics.json", metrics)
+    say(f"{args.out}: model, metrics.json, figures and animation  ({seconds['total']:.0f} s)")
     return 0
 
 
@@ -109,14 +115,22 @@ def _check(args: Image) -> None:
     check_new(args.out)
     if (args.out / store.CONFIG).exists() and not args.overwrite:
         raise ConfigError(f"--out: expected a new folder, got a model in {args.out}: add --overwrite")
-    if args.seed < 0:
-        raise ConfigError(f"--seed: expected a number >= 0, got {args.seed}")
+    at_least("--seed", args.seed, 0)
+    groups = UNet2dConfig().groups
+    if not args.widths or any(width < 1 or width % groups for width in args.widths):
+        raise ConfigError(f"--widths: expected channels divisible by {groups}, got {args.widths}")
+
+
+def _objective(args: Image) -> Diffusion:
+    return objective_named(path=args.path, target=args.target, times=args.times, weight=args.weight, span=args.span)
+
+
+def _grid(args: Image) -> str:
+    return args.grid or usual_grid(_objective(args).path)
 
 
 def _config(args: Image, training: Images) -> AnyModelConfig:
-    objective = objective_named(
-        path=args.path, target=args.target, times=args.times, weight=args.weight, span=args.span
-    )
+    objective = _objective(args)
     shape, net = tuple(training.x.shape[1:]), UNet2dConfig(widths=args.widths)
     if args.latent:
         return LatentConfig(shape, net=net, objective=objective, classes=CLASSES, p_uncond=args.p_uncond)
@@ -125,12 +139,12 @@ def _config(args: Image, training: Images) -> AnyModelConfig:
 
 def _drawing(args: Image, w: float) -> Drawing:
     sampler = resolve(args.sampler, eta=args.eta, order=args.order, switch=args.switch, rtol=args.rtol)
-    return Drawing(sampler, grid_named(args.grid), args.nfe, Guidance(w))
+    return Drawing(sampler, grid_named(_grid(args)), args.nfe, Guidance(w))
 
 
 def _about(args: Image) -> dict[str, Any]:
-    sampling = {name: getattr(args, name) for name in ("sampler", "nfe", "grid", "eta", "order", "switch", "rtol")}
-    return {"data": args.data, "seed": args.seed, "sampling": sampling}
+    sampling = {name: getattr(args, name) for name in ("sampler", "nfe", "eta", "order", "switch", "rtol")}
+    return {"data": args.data, "seed": args.seed, "sampling": {**sampling, "grid": _grid(args)}}
 
 
 def _train(args: Image, config: AnyModelConfig, training: Images) -> AnyModel:
@@ -150,6 +164,7 @@ def _train(args: Image, config: AnyModelConfig, training: Images) -> AnyModel:
 
 def _measure(args: Image, model: AnyModel, training: Images, held_out: Images) -> dict[str, Any]:
     """Return what metrics.json holds: as many samples as held-out images, of the same classes, by guidance weight."""
+    began = time.monotonic()
     judge, labels = Judge(training.x, training.labels), held_out.labels
     samples: list[dict[str, Any]] = []
     seconds: list[float] = []
@@ -165,7 +180,7 @@ def _measure(args: Image, model: AnyModel, training: Images, held_out: Images) -
         "held_out": _quality(judge(held_out.x, labels)),
         "samples": samples,
         "sampling": _about(args)["sampling"],
-        "seconds": {"sampling": seconds[0]},
+        "seconds": {"sampling": sum(seconds)},
         "seed": args.seed,
     }
     if isinstance(model, LatentModel):
@@ -178,6 +193,7 @@ def _measure(args: Image, model: AnyModel, training: Images, held_out: Images) -
             "unexplained_variance": error / spread,
             **_quality(judge(again, labels)),
         }
+    found["seconds"]["measuring"] = time.monotonic() - began - sum(seconds)
     return found
 
 

@@ -57,7 +57,7 @@ def _run(path: Path, console: Console) -> None:
     table.add_row("policy", type(deployed.policy).__name__.removesuffix("Config").lower())
     table.add_row("network", str(deployed.policy.net))
     table.add_row("parameters", f"{parameters(policy):,}")
-    for name, size in _sizes(policy):
+    for name, size in sizes(policy):
         table.add_row(name, size)
     table.add_row(
         "steps",
@@ -76,7 +76,7 @@ def _run(path: Path, console: Console) -> None:
         console.print("sampling:", encode(deployed.policy.sampling))  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _sizes(policy: AnyPolicy) -> list[tuple[str, str]]:
+def sizes(policy: AnyPolicy) -> list[tuple[str, str]]:
     """Return what encoding an observation and calling the network cost, at batch 1."""
     backbone = next(module for module in policy.modules() if isinstance(module, Backbone))
     steps = backbone.spec.obs_steps

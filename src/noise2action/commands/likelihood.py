@@ -22,12 +22,13 @@ from ..data.loader import Loader
 from ..data.points import POINTS, READERS, read_points, source
 from ..data.windows import Windows
 from ..diffusion.likelihood import AnyTrace, Exact, Hutchinson
-from ..diffusion.ode import AdaptiveSteps, AnySolver, FixedSteps
+from ..diffusion.ode import AdaptiveSteps, AnySolver, Field, FixedSteps, Solver
 from ..envs.tasks import find
 from ..errors import ConfigError, DataError
 from ..evaluate.quality import in_bits
 from ..evaluate.statistics import Estimate, bootstrap_mean
 from ..generative import store
+from ..generative.likelihood import check_density as check_model
 from ..generative.likelihood import log_likelihood
 from ..policies import DiffusionPolicy
 from ..policies.likelihood import check_density
@@ -35,6 +36,7 @@ from ..policies.likelihood import log_likelihood as chunk_log_likelihood
 from ..recipes.prepare import job, load_episodes
 from ..seeds import generator
 from ..train.folder import read_json, write_json
+from .checks import at_least
 from .runs import counter, note, one_thread, open_policy, read_experiment, run_folder
 
 BATCH = 64
@@ -57,6 +59,8 @@ class Likelihood:
     """Trace of the flow's Jacobian: exact, or an unbiased estimate for many dimensions."""
     probes: int = 1
     """Random directions a sample, for hutchinson."""
+    noise: Literal["rademacher", "gaussian"] = "rademacher"
+    """Law of the directions, for hutchinson: signs have the smaller variance."""
     solver: Literal["adaptive", "fixed"] = "adaptive"
     """Error control, or a fixed number of Runge-Kutta steps."""
     steps: int = 100
@@ -81,18 +85,37 @@ class Found:
     """What the interval resamples, in the plural."""
 
 
+class CountedSolver(Solver):
+    """A solver that counts the network evaluations, one each time that the field is asked: `nfe`, over `batches`."""
+
+    def __init__(self, solver: Solver) -> None:
+        self.solver = solver
+        self.nfe = self.batches = 0
+
+    def integrate(self, f: Field, y: Tensor, knots: Sequence[float]) -> Tensor:
+        """Return the state at the last of `knots`."""
+        self.batches += 1
+
+        def counted(u: float, state: Tensor) -> Tensor:
+            self.nfe += 1
+            return f(u, state)
+
+        return self.solver.integrate(counted, y, knots)
+
+
 @one_thread()
 def main(args: Likelihood) -> int:
     """Run `n2a likelihood`."""
     if args.out is not None and args.out.is_dir():
         raise ConfigError(f"--out: expected a JSON file to write, got a folder: {args.out}")
-    if args.samples < 1 or args.seed < 0 or (args.episodes is not None and args.episodes < 1):
-        raise ConfigError(
-            f"expected --samples and --episodes >= 1 and --seed >= 0, got {args.samples}, {args.episodes}, {args.seed}"
-        )
+    at_least("--samples", args.samples, 1)
+    at_least("--episodes", args.episodes, 1)
+    at_least("--probes", args.probes, 1)
+    at_least("--seed", args.seed, 0)
     solver: AnySolver = AdaptiveSteps(args.rtol, args.rtol) if args.solver == "adaptive" else FixedSteps(args.steps)
-    trace: AnyTrace = Exact() if args.trace == "exact" else Hutchinson(probes=args.probes)
-    found = (_of_model if _is_model(args.run) else _of_policy)(args, solver, trace)
+    trace: AnyTrace = Exact() if args.trace == "exact" else Hutchinson(args.noise, args.probes)
+    counted = CountedSolver(solver)
+    found = (_of_model if _is_model(args.run) else _of_policy)(args, counted, trace)
     nats = bootstrap_mean([float(group.mean()) for group in found.groups], args.seed)
     bits = in_bits(nats, found.dims)
     count = sum(map(len, found.groups))
@@ -108,6 +131,8 @@ def main(args: Likelihood) -> int:
             f"nats_by_{found.per[:-1]}": [group.tolist() for group in found.groups],
             "solver": {"kind": args.solver, **encode(asdict(solver))},
             "trace": {"kind": args.trace, **encode(asdict(trace))},
+            "nfe": counted.nfe,
+            "batches": counted.batches,
             "seed": args.seed,
         }
         write_json(args.out, body)
@@ -116,11 +141,13 @@ def main(args: Likelihood) -> int:
     table.add_row("data", f"{'held out' if args.data is None else escape(str(args.data))}: {sizes}")
     table.add_row(f"nats a {found.what[:-1]}", _shown(nats))
     table.add_row(f"bits per dimension ({found.dims})", _shown(bits))
+    batches = f"{counted.batches} batch{'es' if counted.batches > 1 else ''} of at most {BATCH}"
+    table.add_row("network evaluations", f"{counted.nfe} in {batches}")
     Console().print(table)
     return 0
 
 
-def _of_policy(args: Likelihood, solver: AnySolver, trace: AnyTrace) -> Found:
+def _of_policy(args: Likelihood, solver: Solver, trace: AnyTrace) -> Found:
     """Return the log-densities of demonstrated chunks that do not overlap, by episode, in units of the actions."""
     policy = check_density(open_policy(args.run)[0])
     loader, spec, normalizer = _demonstrations(args, policy), policy.spec, policy.backbone.normalizer
@@ -186,9 +213,9 @@ def _is_model(folder: Path) -> bool:
     return isinstance(body, dict) and "model" in body
 
 
-def _of_model(args: Likelihood, solver: AnySolver, trace: AnyTrace) -> Found:
+def _of_model(args: Likelihood, solver: Solver, trace: AnyTrace) -> Found:
     """Return the log-densities of held-out points or images under their labels, in units of the data."""
-    model = store.load(args.run)
+    model = check_model(store.load(args.run))
     if args.episodes is not None:
         raise ConfigError("--episodes: expected a policy, got a model: use --samples")
     x, labels = _held_out(args)

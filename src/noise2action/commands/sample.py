@@ -12,14 +12,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from ..data.digits import Images, digits
+from ..data.digits import digits
 from ..data.points import Modes, PointSet, source
+from ..diffusion.paths import Path as DiffusionPath
 from ..errors import ConfigError, DataError, MissingExtraError
-from ..evaluate.quality import Trial, quality
+from ..evaluate.quality import FEWEST, Trial, quality
 from ..generative import AnyModel, Guidance, store
 from ..generative.obstacles import Disc, avoid
 from ..storage import atomic_write
-from .drawing import NFE, Drawing, draw
+from .checks import at_least
+from .drawing import NFE, Drawing, draw, usual_grid
+from .encode import read, round_trip
 from .interpolate import How, interpolate
 from .runs import note, one_thread, say
 from .samples import check_file, write_samples
@@ -35,6 +38,8 @@ METRICS = (
     "off_mode_fraction",
 )
 """What is shown, in this order."""
+COORDINATES = 8
+"""Coordinates below which a sample's own standard deviation is no measure of its spread."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +76,12 @@ class Sample:
     """Class to sample, or several that every sample is to be of at once; by default all classes in turn."""
     avoid: tuple[float, float, float] | None = None
     """X Y RADIUS of a disc, in the units of the data, to keep points out of."""
-    avoid_scale: float = 3.0
-    """Weight of the disc's cost; above what is needed it also moves samples that are far away."""
+    avoid_scale: float = 10.0
+    """Weight of the disc's cost; too small a one leaves samples inside."""
     interpolate: str | None = None
     """spherical or linear: decode the latents between pairs of held-out points or images instead."""
+    encode: tuple[Path, ...] | None = None
+    """Encode the samples in a .npz, .npy or .csv file, or held-out ones if none is named, to noise and back instead."""
     seed: int = 0
     """Seed of the noise."""
 
@@ -83,15 +90,24 @@ class Sample:
 def main(args: Sample) -> int:
     """Run `n2a sample`."""
     model, about = store.load(args.model), store.about(args.model)
-    if args.n < 1 or args.seed < 0:
-        raise ConfigError(f"expected --n >= 1 and --seed >= 0, got {args.n} and {args.seed}")
+    at_least("--n", args.n, 1)
+    at_least("--seed", args.seed, 0)
     if args.out is not None:
         check_file(args.out, model)
+    if args.interpolate is not None and args.encode is not None:
+        raise ConfigError("--encode: expected it without --interpolate, got both")
     if args.interpolate is not None:
         return _interpolate(args, model, about)
+    if args.encode is not None:
+        return _encode(args, model, about)
     disc = None if args.avoid is None else Disc(*args.avoid)
     labels = _labels(args, model)
-    drawing = _drawing(args, about)
+    drawing = _drawing(args, model.config.objective.path, about)
+    if args.guidance_rescale and (coordinates := math.prod(model.config.shape)) < COORDINATES:
+        note(
+            f"note: --guidance-rescale goes by the spread over a sample's coordinates, which says little for "
+            f"{coordinates}: expect samples off the data"
+        )
     if disc is not None:
         drawing = replace(drawing, guide=avoid(model, disc, scale=args.avoid_scale))
     drawn = draw(model, drawing, args.n, labels=labels, seed=args.seed)
@@ -101,13 +117,7 @@ def main(args: Sample) -> int:
     )
     held_out = _held_out(args, model, about)
     if held_out is not None:
-        held, data, modes = held_out
-        if disc is not None:
-            shares = [100 * float(disc.holds(x).double().mean()) for x in (drawn.x, held.x)]
-            say(f"in the disc: {shares[0]:.2f} % of the samples, {shares[1]:.2f} % of the data")
-            held, data = (points.rows(~disc.holds(points.x)) for points in (held, data))
-            note("note: compared with the data outside the disc")
-        _report(args, drawn.x, held.rows(slice(args.n)), data.rows(slice(args.n)), modes)
+        _report(args, drawn.x, *held_out, disc=disc)
     if args.out is not None:
         told = labels if labels is not None and labels.ndim == 1 else None
         write_samples(args.out, drawn.x, {} if told is None else {"labels": told})
@@ -115,7 +125,7 @@ def main(args: Sample) -> int:
     return 0
 
 
-def _drawing(args: Sample, about: Mapping[str, Any]) -> Drawing:
+def _drawing(args: Sample, path: DiffusionPath, about: Mapping[str, Any]) -> Drawing:
     """Return how to sample: what the command line says, else what is kept with the model."""
     kept: Mapping[str, Any] = about.get("sampling", {})
     options: dict[str, Any] = {name: getattr(args, name) for name in ("eta", "order", "switch", "rtol")}
@@ -126,7 +136,7 @@ def _drawing(args: Sample, about: Mapping[str, Any]) -> Drawing:
     sampler = resolve(args.sampler or kept.get("sampler", "dpm-solver++-2m"), **options, nfe=args.nfe)
     w = args.guidance[0] if len(args.guidance) == 1 else args.guidance  # one serves every label
     guidance = Guidance(w, args.guidance_interval, args.guidance_rescale)
-    grid = grid_named(args.grid or kept.get("grid", "trailing"))
+    grid = grid_named(args.grid or kept.get("grid") or usual_grid(path))
     return Drawing(sampler, grid, NFE if nfe is None else nfe, guidance)
 
 
@@ -148,16 +158,25 @@ def _held_out(
     name = about.get("data")
     if len(model.config.shape) != 1 or not isinstance(name, str):
         return None
+    # Of one class, and outside a disc, enough points are to be left.
+    size = max(args.n, 2000) * (2 * max(1, model.config.classes) if args.label or args.avoid else 1)
     try:
-        found = source(name, training=1, size=max(args.n, 2000), trials=1, seed=int(about.get("seed", 0)))
+        found = source(name, training=1, size=size, trials=1, seed=int(about.get("seed", 0)))
     except DataError as error:
         note(f"note: no comparison with the data: {error}")
         return None
     return found.held_out[0], found.data[0], found.modes
 
 
-def _report(args: Sample, x: Tensor, held_out: PointSet, data: PointSet, modes: Modes | None) -> None:
-    """Print the distances of samples to data that was held out, of the same class."""
+def _report(
+    args: Sample, x: Tensor, held_out: PointSet, data: PointSet, modes: Modes | None, *, disc: Disc | None
+) -> None:
+    """Print the distances of samples to data that was held out, of the same class and outside the disc."""
+    if disc is not None:
+        shares = [100 * float(disc.holds(points).double().mean()) for points in (x, held_out.x)]
+        say(f"in the disc: {shares[0]:.2f} % of the samples, {shares[1]:.2f} % of the data")
+        held_out, data = (points.rows(~disc.holds(points.x)) for points in (held_out, data))
+        note("note: compared with the data outside the disc")
     if len(args.label) > 1:
         note("note: no comparison with the data: none is of several classes at once")
         return
@@ -165,7 +184,14 @@ def _report(args: Sample, x: Tensor, held_out: PointSet, data: PointSet, modes: 
         assert held_out.labels is not None
         assert data.labels is not None
         held_out, data = held_out.rows(held_out.labels == label), data.rows(data.labels == label)
-    show(quality([Trial(x, held_out.x, data.x)], modes=modes))
+    trial = Trial.of(x, held_out.x, data.x)
+    if trial is None:
+        sizes = f"{len(x)} samples and {len(held_out)} and {len(data)} held-out points"
+        note(f"note: no comparison with the data: expected at least {FEWEST} of each, got {sizes}")
+        return
+    if len(trial.generated) < len(x):
+        note(f"note: compared {len(trial.generated)} samples: there are no more such points of the data")
+    show(quality([trial], modes=modes))
 
 
 def show(metrics: Mapping[str, Any]) -> None:
@@ -211,16 +237,44 @@ def _interpolate(args: Sample, model: AnyModel, about: Mapping[str, Any]) -> int
     """Run `n2a sample --interpolate`."""
     if args.interpolate not in get_args(How):
         raise ConfigError(f"--interpolate: expected spherical or linear, got {args.interpolate!r}")
-    if len(args.label) > 1:
-        raise ConfigError(f"--interpolate: expected one label or none, got {len(args.label)}")
-    _labels(args, model)
-    label = args.label[0] if args.label else None
-    if about.get("data") == "digits":
-        found: Images | PointSet = digits(seed=int(about.get("seed", 0)))[1]
-    else:
-        held_out = _held_out(args, model, about)
-        if held_out is None:
-            raise ConfigError("--interpolate: expected a model whose data is there, got none")
-        found = held_out[0]
-    x = found.x if label is None or found.labels is None else found.x[found.labels == label]
+    label = _one_label(args, model, "--interpolate")
+    x, _ = _of_class(*_ends(args, model, about, "--interpolate"), label)
     return interpolate(model, x, args.n, how=cast("How", args.interpolate), label=label, out=args.out)
+
+
+def _encode(args: Sample, model: AnyModel, about: Mapping[str, Any]) -> int:
+    """Run `n2a sample --encode`: every sample under its own class, or under `--label`."""
+    assert args.encode is not None
+    if len(args.encode) > 1:
+        raise ConfigError(f"--encode: expected one file or none, got {len(args.encode)}")
+    label = _one_label(args, model, "--encode")
+    found = read(args.encode[0]) if args.encode else _ends(args, model, about, "--encode")
+    x, labels = _of_class(*found, label)
+    if not len(x):
+        raise ConfigError(f"--encode: expected samples of class {label}, got none")
+    if label is not None:
+        labels = torch.full((len(x),), label)
+    told = None if labels is None or not model.config.classes else labels[: args.n]
+    return round_trip(model, x[: args.n], told, out=args.out)
+
+
+def _one_label(args: Sample, model: AnyModel, flag: str) -> int | None:
+    if len(args.label) > 1:
+        raise ConfigError(f"{flag}: expected one label or none, got {len(args.label)}")
+    _labels(args, model)
+    return args.label[0] if args.label else None
+
+
+def _ends(args: Sample, model: AnyModel, about: Mapping[str, Any], flag: str) -> tuple[Tensor, Tensor | None]:
+    """Return the held-out points or images of a model, and their classes where they have any."""
+    if about.get("data") == "digits":
+        images = digits(seed=int(about.get("seed", 0)))[1]
+        return images.x, images.labels
+    held_out = _held_out(args, model, about)
+    if held_out is None:
+        raise ConfigError(f"{flag}: expected a model whose data is there, got none")
+    return held_out[0].x, held_out[0].labels
+
+
+def _of_class(x: Tensor, labels: Tensor | None, label: int | None) -> tuple[Tensor, Tensor | None]:
+    return (x, labels) if label is None or labels is None else (x[labels == label], labels[labels == label])

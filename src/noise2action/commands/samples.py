@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..errors import ConfigError
@@ -21,7 +22,7 @@ def check_file(out: Path, model: AnyModel) -> None:
 
 
 def write_samples(out: Path, x: Tensor, columns: Mapping[str, Tensor]) -> None:
-    """Write `x` [n, ...] and one number a row for each of `columns`: arrays of those names, or columns of a table."""
+    """Write `x` [n, ...] and a number, or as many as `x` has, a row for each of `columns`: arrays, or a table."""
     arrays = {"x": x.numpy(), **{name: column.numpy() for name, column in columns.items()}}
     if out.suffix == ".npz":
         binary = io.BytesIO()
@@ -31,7 +32,9 @@ def write_samples(out: Path, x: Tensor, columns: Mapping[str, Tensor]) -> None:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     # What `n2a toy FILE` reads as classes is called label there.
-    rows.writerow([*(f"x{k}" for k in range(x.shape[1])), *(n.replace("labels", "label") for n in columns)])
-    for k, row in enumerate(x.tolist()):
-        rows.writerow([*(f"{v:.7g}" for v in row), *(f"{c[k].item():g}" for c in columns.values())])
+    head = [f"{name}{k}" for name, c in {"x": x, **columns}.items() if c.ndim == 2 for k in range(c.shape[1])]
+    rows.writerow([*head, *(n.replace("labels", "label") for n, c in columns.items() if c.ndim == 1)])
+    wide, narrow = ([c for c in columns.values() if c.ndim == axes] for axes in (2, 1))
+    for k, row in enumerate(torch.cat([x, *wide], dim=1).tolist()):
+        rows.writerow([*(f"{v:.7g}" for v in row), *(f"{c[k].item():g}" for c in narrow)])
     atomic_write(out, text.getvalue().encode())

@@ -8,14 +8,16 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
+from torch import Tensor
 
 from ..config import encode
 from ..data.points import READERS, PointSet, Source, source, spread_ratio
 from ..diffusion.likelihood import Exact, Hutchinson
+from ..diffusion.objective import Diffusion
 from ..diffusion.ode import FixedSteps
 from ..errors import ConfigError, MissingExtraError
 from ..evaluate.distances import energy_distance
-from ..evaluate.quality import Trial, in_bits, quality
+from ..evaluate.quality import FEWEST, Trial, in_bits, quality
 from ..evaluate.statistics import bootstrap_mean
 from ..generative import AnyModel, Guidance, ModelConfig, store
 from ..generative.likelihood import log_likelihood
@@ -24,7 +26,8 @@ from ..seeds import generator
 from ..storage import atomic_write
 from ..train.folder import write_json
 from ..train.generative import GenerativeTrain, fit
-from .drawing import NFE, Drawing, course, draw
+from .checks import at_least
+from .drawing import NFE, Drawing, course, draw, usual_grid
 from .runs import check_new, note, one_thread, say, training_bar
 from .sample import show
 from .sampling import grid_named, objective_named, resolve
@@ -48,7 +51,7 @@ class Toy:
     seconds: float | None = None
     """Budget in seconds of training, instead of steps."""
     path: str = "cosine"
-    """Forward process: straight, cosine, linear_vp, sub_vp, ve or table."""
+    """Forward process: straight, cosine, linear_vp, sub_vp, ve, edm, table or schedule."""
     target: str = "v"
     """What the network predicts: epsilon, clean, v, score, velocity or edm."""
     times: str = "stratified"
@@ -71,8 +74,8 @@ class Toy:
     """Solver, such as ddim, dpm-solver++-2m or heun."""
     nfe: int | None = None
     """Network evaluations; by default 37, or as many as an adaptive solver needs."""
-    grid: str = "log_snr"
-    """trailing, leading, linspace, quadratic, log_snr or karras."""
+    grid: str | None = None
+    """trailing, leading, linspace, quadratic, log_snr or karras; by default log_snr, on discrete paths trailing."""
     eta: float | None = None
     """Stochasticity of ddim, 0 to 1."""
     order: int | None = None
@@ -96,12 +99,7 @@ def main(args: Toy) -> int:
     """Run `n2a toy`."""
     began = time.monotonic()
     _check(args)
-    drawing = Drawing(
-        resolve(args.sampler, eta=args.eta, order=args.order, switch=args.switch, rtol=args.rtol, nfe=args.nfe),
-        grid_named(args.grid),
-        NFE if args.nfe is None else args.nfe,
-        Guidance(args.guidance),
-    )
+    drawing = _drawing(args)
     points = source(args.data, training=TRAINING, size=args.samples, trials=TRIALS, seed=args.seed)
     if (ratio := spread_ratio(points.training.x)) >= UNEVEN:
         note(
@@ -125,11 +123,15 @@ def main(args: Toy) -> int:
     trained = time.monotonic() - began
     store.save(args.out, model, _about(args))
     metrics = _measure(args, model, drawing, points)
-    metrics["seconds"] |= {"training": trained, "total": time.monotonic() - began}
+    seconds: dict[str, float] = metrics["seconds"]
+    seconds["training"], seconds["total"] = trained, time.monotonic() - began
     write_json(args.out / "metrics.json", metrics)
     show(metrics)
+    drawn = time.monotonic()
     _draw(args.out, model, drawing, points, seed=args.seed)
-    say(f"{args.out}: model, metrics.json, figures and animation  ({time.monotonic() - began:.0f} s)")
+    seconds["figures"], seconds["total"] = time.monotonic() - drawn, time.monotonic() - began
+    write_json(args.out / "metrics.json", metrics)
+    say(f"{args.out}: model, metrics.json, figures and animation  ({seconds['total']:.0f} s)")
     return 0
 
 
@@ -137,53 +139,77 @@ def _check(args: Toy) -> None:
     check_new(args.out)
     if (args.out / store.CONFIG).exists() and not args.overwrite:
         raise ConfigError(f"--out: expected a new folder, got a model in {args.out}: add --overwrite")
-    if args.samples < 10 or args.seed < 0:
-        raise ConfigError(f"expected --samples >= 10 and --seed >= 0, got {args.samples} and {args.seed}")
+    at_least("--samples", args.samples, FEWEST)
+    at_least("--seed", args.seed, 0)
+    at_least("--width", args.width, 1)
+    at_least("--blocks", args.blocks, 1)
+
+
+def _objective(args: Toy) -> Diffusion:
+    return objective_named(path=args.path, target=args.target, times=args.times, weight=args.weight, span=args.span)
+
+
+def _drawing(args: Toy) -> Drawing:
+    return Drawing(
+        resolve(args.sampler, eta=args.eta, order=args.order, switch=args.switch, rtol=args.rtol, nfe=args.nfe),
+        grid_named(args.grid or usual_grid(_objective(args).path)),
+        NFE if args.nfe is None else args.nfe,
+        Guidance(args.guidance),
+    )
 
 
 def _config(args: Toy, training: PointSet) -> ModelConfig:
-    objective = objective_named(
-        path=args.path, target=args.target, times=args.times, weight=args.weight, span=args.span
-    )
     net = PointMLPConfig(width=args.width, blocks=args.blocks)
-    return ModelConfig((training.x.shape[1],), net, objective, training.classes, args.p_uncond)
+    return ModelConfig((training.x.shape[1],), net, _objective(args), training.classes, args.p_uncond)
 
 
 def _about(args: Toy) -> dict[str, Any]:
     file = Path(args.data).suffix in READERS
-    sampling = {name: getattr(args, name) for name in ("sampler", "nfe", "grid", "eta", "order", "switch", "rtol")}
+    sampling = {name: getattr(args, name) for name in ("sampler", "nfe", "eta", "order", "switch", "rtol")}
+    sampling["grid"] = args.grid or usual_grid(_objective(args).path)
     return {"data": str(Path(args.data).resolve()) if file else args.data, "seed": args.seed, "sampling": sampling}
 
 
-def _labels(points: PointSet, n: int) -> torch.Tensor | None:
+def _labels(points: PointSet, n: int) -> Tensor | None:
     return None if points.labels is None else points.labels[:n]
 
 
 def _measure(args: Toy, model: AnyModel, drawing: Drawing, points: Source) -> dict[str, Any]:
     """Return what metrics.json holds."""
+    began = time.monotonic()
     drawn = [
         draw(model, drawing, len(held_out), labels=held_out.labels, seed=args.seed + k)
         for k, held_out in enumerate(points.held_out)
     ]
+    sampled = time.monotonic()
     sets = list(zip(drawn, points.held_out, points.data, strict=True))
     found = quality([Trial(d.x, held_out.x, data.x) for d, held_out, data in sets], modes=points.modes)
-    (first, held_out, data), classes = sets[0], points.training.classes
-    for name, x in (("", first.x), ("_data", data.x)):
-        told = held_out.labels if not name else data.labels
-        if told is not None and held_out.labels is not None:
-            found[f"energy_distance_by_class{name}"] = [
-                energy_distance(x[told == k], held_out.x[held_out.labels == k]) for k in range(classes)
-            ]
+    first, held_out, data = sets[0]
+    found |= _by_class(first.x, held_out, data, classes=points.training.classes)
+    found |= _likelihood(model, held_out, seed=args.seed)
     return {
         "data": args.data,
         **found,
-        **_likelihood(model, held_out, seed=args.seed),
         "samples": len(first.x),
         "trials": len(sets),
         "nfe": first.nfe,
         "sampling": {**encode(asdict(drawing.guidance)), **_about(args)["sampling"]},
-        "seconds": {"sampling": sum(d.seconds for d in drawn) / len(drawn)},
+        "seconds": {"sampling": sampled - began, "measuring": time.monotonic() - sampled},
         "seeds": {"training": args.seed, "sampling": [args.seed + k for k in range(len(sets))], "data": points.seeds},
+    }
+
+
+def _by_class(x: Tensor, held_out: PointSet, data: PointSet, *, classes: int) -> dict[str, Any]:
+    """Return the energy distances of samples, and of data, to held-out points of their class; None for too few."""
+    if held_out.labels is None or data.labels is None:
+        return {}
+    kinds = [
+        Trial.of(x[held_out.labels == k], held_out.x[held_out.labels == k], data.x[data.labels == k])
+        for k in range(classes)
+    ]
+    return {
+        "energy_distance_by_class": [t and energy_distance(t.generated, t.held_out) for t in kinds],
+        "energy_distance_by_class_data": [t and energy_distance(t.data, t.held_out) for t in kinds],
     }
 
 

@@ -74,6 +74,8 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> bool:
             f"{summary.episodes} episodes ({summary.held_out} held out), {summary.steps} steps from {summary.source}; "
             f"{len(prepared.training.windows)} training windows"
         )
+        for warning in summary.warnings:
+            note(f"warning: {warning}")
         with training_bar() as show:
             finished = fit(prepared, out, resume=resume, on_status=lambda s: show(s.progress, _note(s)))
             if finished:

@@ -1,7 +1,7 @@
 """Doctor: what a data set is like, and what is wrong with it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .episodes import Array, Episodes
+from .normalize import NormalizerKind
 
 Level = Literal["fault", "warning"]
 """fault: training on it is wrong. warning: unusual, look at it."""
@@ -19,6 +20,9 @@ _MOST_COLUMNS = 512
 _JUMP = 10.0
 _JUMP_SHARE = 0.25
 _GAP = 0.1
+_SATURATED = 0.1
+_FEW = 8
+_FAR = 4.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,45 @@ def report(episodes: Episodes) -> Report:
         features=tuple(_feature(key, array) for key, array in episodes.arrays.items()),
         findings=tuple(sorted(findings, key=lambda finding: finding.level)),
     )
+
+
+def scaling(arrays: Mapping[str, Array], kinds: Mapping[str, NormalizerKind]) -> tuple[Finding, ...]:
+    """Return a warning for every column, of the arrays [T, ..., D] in `kinds`, that a normaliser makes hard to learn.
+
+    Found are constant columns; saturated ones, with a tenth of the values at their smallest or at their largest
+    (columns of at most 8 values, such as an open or closed gripper, are meant to be so); and columns that reach 4
+    times as far from the middle of their 1 %..99 % range as that range does.
+    """
+    findings: list[Finding] = []
+    for key, kind in kinds.items():
+        rows = arrays[key].reshape(-1, arrays[key].shape[-1])
+        said = ((i, _scaled(rows[:, i].astype(np.float64), kind)) for i in range(min(rows.shape[1], _MOST_COLUMNS)))
+        findings += [Finding("warning", key, f"column {i} {message}") for i, message in said if message]
+    return tuple(findings)
+
+
+def _scaled(column: NDArray[np.float64], kind: NormalizerKind) -> str | None:
+    """Return what is wrong with the scale of a column."""
+    low, high = float(column.min()), float(column.max())
+    if low == high:
+        return f"is always {low:g}: it teaches nothing, and is only ever {low:g} where it is predicted"
+    if len(np.unique(column)) > _FEW:
+        for bound in (low, high):
+            share = float((column == bound).mean())
+            if share >= _SATURATED:
+                return f"is saturated: {share:.0%} of its values are {bound:g}; was it cut off there?"
+    q01, q99 = np.quantile(column, [0.01, 0.99])
+    if q01 == q99:
+        return f"is {q01:g} but for rare values in {low:g}..{high:g}: mend the data where these are faults"
+    middle, half = (q01 + q99) / 2, (q99 - q01) / 2
+    reach = max(high - middle, middle - low) / half
+    if reach < _FAR:
+        return None
+    where = f"reaches {reach:.3g} times as far as its 1 %..99 % range, {q01:g}..{q99:g}: {low:g}..{high:g}"
+    if kind == "limits":
+        share = (q99 - q01) / (high - low)
+        return f"{where}; most values share {share:.0%} of -1..1: use the quantile normaliser, or mend the data"
+    return f"{where}; mend the data where these are faults"
 
 
 def _blocks(array: Array) -> Iterator[tuple[int, Array]]:

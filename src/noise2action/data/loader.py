@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, DataError
 from ..seeds import generator
+from .actions import Absolute, AnyActionSpace
 from .episodes import ACTION, Episodes
 from .normalize import Normalizer
 from .windows import Batch, Windows
@@ -22,7 +23,8 @@ class Loader:
     Every feature of `normalizer` is encoded once and kept on `device` (float32); other arrays of the episodes are not
     touched. The order of an epoch depends on (seed, epoch) alone and augmentation on (seed, step) alone, so a run
     resumed at any step sees exactly the batches of an uninterrupted one. The last, partial batch of an epoch is
-    dropped; where there are fewer windows than `batch_size`, all of them are one batch.
+    dropped; where there are fewer windows than `batch_size`, all of them are one batch. `normalizer` is that of actions
+    in `space`, which each window is expressed in as it is served; None is absolute.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Loader:
         batch_size: int,
         seed: int,
         device: torch.device | str = "cpu",
+        space: AnyActionSpace | None = None,
         augment: Augment | None = None,
     ) -> None:
         if batch_size < 1:
@@ -53,6 +56,11 @@ class Loader:
         self.batch_size = min(batch_size, len(windows))
         self._augment = augment
         self._features = {name: _resident(episodes, normalizer, name) for name in sorted(wanted)}
+        self._space = None if space is None or isinstance(space, Absolute) else space
+        self._normalizer = normalizer
+        if self._space is not None:
+            self._features[ACTION] = _in_own_units(episodes, ACTION).to(device)
+            self._state = _in_own_units(episodes, self._space.reference).to(device)
         self._observation_steps = torch.from_numpy(windows.observations).to(device)
         self._action_steps = torch.from_numpy(windows.actions).to(device)
         self._valid = torch.from_numpy(windows.valid).to(device)
@@ -78,7 +86,11 @@ class Loader:
         """Return the windows at `rows` [B] of `windows`, neither shuffled nor augmented (for evaluation)."""
         observed, acted = _take(self._observation_steps, rows), _take(self._action_steps, rows)
         observations = {n: _take(x, observed) for n, x in self._features.items() if n != ACTION}
-        return Batch(observations, _take(self._features[ACTION], acted), _take(self._valid, rows))
+        actions = _take(self._features[ACTION], acted)
+        if self._space is not None:
+            start = _take(self._state, acted[:, 0])
+            actions = self._normalizer.encode(ACTION, self._space.encode(actions, start))
+        return Batch(observations, actions, _take(self._valid, rows))
 
     def _order(self, epoch: int) -> Tensor:
         if self._shuffled is None or self._shuffled[0] != epoch:
@@ -89,8 +101,11 @@ class Loader:
 
 
 def _resident(episodes: Episodes, normalizer: Normalizer, name: str) -> Tensor:
-    values = np.array(episodes.arrays[name], dtype=np.float32)
-    return normalizer.encode(name, torch.from_numpy(values).to(normalizer.device))
+    return normalizer.encode(name, _in_own_units(episodes, name).to(normalizer.device))
+
+
+def _in_own_units(episodes: Episodes, name: str) -> Tensor:
+    return torch.from_numpy(np.array(episodes.arrays[name], dtype=np.float32))
 
 
 def _take(x: Tensor, steps: Tensor) -> Tensor:

@@ -31,6 +31,16 @@ class Weight(ABC):
     def on_target(self, path: Path, target: Target, t: Tensor) -> Tensor:
         """Return the factor on the target's squared error, which is (sigma / det)^2 times the weight on x0_hat's."""
 
+    def check(self, path: Path, target: Target, *, start: float, end: float) -> None:
+        """Raise `PathError` unless the factor is finite wherever the span is trained."""
+        ends = path.snap(torch.tensor([start, end], dtype=torch.float64))
+        if not bool(self.on_target(path, target, ends).isfinite().all()):
+            raise PathError(
+                f"expected a finite {type(self).__name__} weight on the span, got {(end, start)} with "
+                f"{type(target).__name__} target on {type(path).__name__}: use a span from t>0, such as "
+                f"(0.001, {start:g}), or another weight"
+            )
+
 
 @dataclass(frozen=True)
 class Uniform(Weight):
@@ -46,7 +56,7 @@ class SNR(Weight):
     """alpha^2 / sigma^2 on x0_hat: the noise estimate's squared error, whatever the target."""
 
     def on_target(self, path: Path, target: Target, t: Tensor) -> Tensor:
-        """Return (alpha / det)^2, written so that sigma = 0 is no division by zero."""
+        """Return (alpha / det)^2: infinite at sigma = 0 for the target `Clean` only."""
         return (path.alpha(t) / target.determinant(path, t)) ** 2
 
 
@@ -65,7 +75,8 @@ class MinSNR(Weight):
     def on_target(self, path: Path, target: Target, t: Tensor) -> Tensor:
         """Return min(alpha^2, gamma sigma^2) / det^2."""
         capped = torch.minimum(path.alpha(t) ** 2, self.gamma * path.sigma(t) ** 2)
-        return capped / target.determinant(path, t) ** 2
+        # 0 / 0 is the target `Clean` at sigma = 0: its weight is the cap.
+        return (capped / target.determinant(path, t) ** 2).nan_to_num(nan=self.gamma)
 
 
 @dataclass(frozen=True)
@@ -84,15 +95,6 @@ class Likelihood(Weight):
         # alpha^2 g^2, from g^2 = d sigma^2/dt - 2 sigma^2 d log alpha/dt.
         power = alpha * (alpha * path.variance_rate(t) - 2 * path.rates(t)[0] * variance)
         return power / (variance * target.determinant(path, t) ** 2)
-
-    def check(self, path: Path, target: Target, *, start: float, end: float) -> None:
-        """Raise `PathError` unless the factor is finite at both ends of the span."""
-        ends = path.snap(torch.tensor([start, end], dtype=torch.float64))
-        if not bool(self.on_target(path, target, ends).isfinite().all()):
-            raise PathError(
-                f"expected a finite likelihood weight on the span, got {(end, start)} with {type(target).__name__} "
-                f"target on {type(path).__name__}: use a span from t>0, such as (0.001, {start:g})"
-            )
 
 
 AnyWeight = Uniform | SNR | MinSNR | Likelihood
@@ -136,9 +138,8 @@ class Diffusion:
         if not 0 <= end < start <= 1:
             raise PathError(f"expected a span 0 <= low < high <= 1, got {self.span}")
         self.target.check(self.path, start=start, end=end)
-        if isinstance(self.weight, Likelihood):
-            self.weight.check(self.path, self.target, start=start, end=end)
-        check_terminal_snr(self.path, strict=self.strict)
+        self.weight.check(self.path, self.target, start=start, end=end)
+        check_terminal_snr(self.path, t=start, strict=self.strict)
 
     def draw_times(self, n: int, generator: torch.Generator) -> Float[Tensor, "n"]:
         """Return `n` training times inside the span, float64."""

@@ -408,23 +408,28 @@ SCHEDULES: dict[str, Callable[[int], tuple[float, ...]]] = {
 AnyPath = Straight | Cosine | LinearVP | SubVP | VE | EDMPath | Table | Schedule
 
 
-def terminal_snr(path: Path) -> float:
-    """Return the signal-to-noise power ratio (alpha / sigma)^2 at t = 1."""
-    alpha, sigma = path.ends()
-    return (alpha / sigma) ** 2
+def terminal_snr(path: Path, *, t: float = 1.0) -> float:
+    """Return the signal-to-noise power ratio (alpha / sigma)^2 at `t`, where sampling starts."""
+    time = torch.tensor(t, dtype=torch.float64)
+    return float((path.alpha(time) / path.sigma(time)) ** 2)
 
 
-def check_terminal_snr(path: Path, *, limit: float = 1e-3, strict: bool = False) -> None:
-    """Warn (`strict`: raise `PathError`) where the signal-to-noise ratio at t = 1 is above `limit`.
+def check_terminal_snr(path: Path, *, t: float = 1.0, limit: float = 1e-3, strict: bool = False) -> None:
+    """Warn (`strict`: raise `PathError`) where the signal-to-noise ratio at `t` is above `limit`.
 
     **Source:** Lin et al. 2024, "Common diffusion noise schedules and sample steps are flawed".
     """
-    snr = terminal_snr(path)
+    snr = terminal_snr(path, t=t)
     if snr <= limit:
         return
+    remedy = (
+        "use Cosine, a schedule that adds more noise, or zero_terminal_snr"
+        if t == 1
+        else "start from a noisier time (grid=trailing, or a span up to 1)"
+    )
     message = (
-        f"expected a terminal SNR of at most {limit:g}, got {snr:.3g} on {type(path).__name__}: sampling would "
-        "start from noise that the network never saw; use Cosine, a schedule that adds more noise, or zero_terminal_snr"
+        f"expected a terminal SNR of at most {limit:g}, got {snr:.3g} at t={t:.3g} on {type(path).__name__}: sampling "
+        f"would start from noise that the network never saw; {remedy}"
     )
     if strict:
         raise PathError(message)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import PathError
 from ..seeds import Generators
 from .denoisers import Denoiser
+from .grids import Grid
 from .multistep import adams, ddim, dpm_solver_pp, renoise, unipc
 from .ode import adaptive
 from .paths import Path
@@ -255,10 +256,17 @@ class Adaptive(Sampler):
             raise PathError(f"expected 1e-13 <= rtol < 1, 0 < atol < 1 and max_nfe >= 1, got {self}")
 
     def steps(self, nfe: int) -> int:
-        """Return 1: of a grid only the start matters."""
+        """Return 1: the grid is not used."""
         if nfe < 1:
             raise PathError(f"expected at least 1 network evaluation, got {nfe}")
         return 1
+
+    def times(self, path: Path, grid: Grid, *, nfe: int, start: float) -> Float[Tensor, "times"]:
+        """Return the start and 0."""
+        del grid
+        self.steps(nfe)
+        ends = torch.tensor([start, 0.0], dtype=torch.float64)
+        return torch.cat([path.nearest(ends[:1]), ends[1:]])
 
     def __call__(
         self,
@@ -368,7 +376,10 @@ Part = (
 
 @dataclass(frozen=True)
 class Hybrid(_FromFiniteSNR):
-    """One sampler down to a noise level, another from there: an ODE refined by an SDE, or the reverse."""
+    """One sampler down to a noise level, another from there: an ODE refined by an SDE, or the reverse.
+
+    A multistep part begins without a past, at order 1.
+    """
 
     first: Part = field(default_factory=DPMSolverPP)
     """Sampler of the noisier part."""
@@ -426,5 +437,6 @@ NAMED: dict[str, AnySampler] = {
     "edm-stochastic": EDMStochastic(),
     "predictor-corrector": PredictorCorrector(),
     "hybrid": Hybrid(),
+    "hybrid-reverse": Hybrid(first=DPMSolverPPSDE(), second=DPMSolverPP()),
 }
 """Every sampler of a denoiser by the field's name for it, with its defaults."""

@@ -1,7 +1,10 @@
 """Sampling: from noise to a sample, by any sampler on any path and grid."""
 
+import math
+import warnings
 from abc import ABC, abstractmethod
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -12,7 +15,7 @@ from ..seeds import Generators, randn_like
 from ..shapes import Noisy
 from .denoisers import Denoiser
 from .grids import Grid
-from .paths import Path
+from .paths import Path, check_terminal_snr
 from .tableau import OnStep, Tableau, run
 
 
@@ -32,6 +35,10 @@ class Sampler(ABC):
         """Return the time to start from, at most `start`."""
         del path
         return start
+
+    def times(self, path: Path, grid: Grid, *, nfe: int, start: float) -> Float[Tensor, "times"]:
+        """Return the times that the sampler visits in `nfe` network evaluations."""
+        return grid.times(path, self.steps(nfe), start=self.start(path, start))
 
     def check(self, path: Path, grid: Float[Tensor, "times"]) -> None:
         """Raise `PathError` where the sampler cannot follow `grid` on `path`."""
@@ -121,7 +128,36 @@ def sample(
 
 @lru_cache(maxsize=64)
 def place(sampler: Sampler, path: Path, *, grid: Grid, nfe: int, start: float = 1.0) -> Float[Tensor, "times"]:
-    """Return the times that `sample` visits; `PathError` where the sampler cannot follow this grid on this path."""
-    times = grid.times(path, sampler.steps(nfe), start=sampler.start(path, start))
+    """Return the times that `sample` visits; `PathError` where the sampler cannot follow this grid on this path.
+
+    Warns where samples would be poor whatever the network: a start with signal that pure noise does not have, or steps
+    that are all spent on noise.
+    """
+    times = sampler.times(path, grid, nfe=nfe, start=start)
     sampler.check(path, times)
+    if float(times[0]) < start:  # the objective has checked its own start
+        check_terminal_snr(path, t=float(times[0]))
+    _check_steps(path, grid, times)
     return times
+
+
+MANY, LONG, NOISY = 8, 2.0, 0.75
+"""From this many steps on, none ought to be longer than this in half-log-SNR where signal and noise are of a size, and
+the last call ought to be at least this clean."""
+
+
+class CoarseGridWarning(UserWarning):
+    """A grid that spends its steps on noise, and leaps where the data is decided."""
+
+
+def _check_steps(path: Path, grid: Grid, times: Float[Tensor, "times"]) -> None:
+    lam = path.half_log_snr(times[:-1]).tolist()
+    leaps = [b - a for a, b in pairwise(lam) if math.isfinite(a) and a < 1.5 and b > -1.5 and b - a > LONG]
+    if len(lam) >= MANY and (leaps or lam[-1] < NOISY):
+        what = f"a step of {max(leaps):.3g}" if leaps else f"the last network call at {lam[-1]:.3g}"
+        warnings.warn(
+            f"expected {len(lam)} steps to be short in half-log-SNR, got {what} from {type(grid).__name__} on "
+            f"{type(path).__name__}, which spends the others on noise: use grid=karras, or grid=log_snr",
+            CoarseGridWarning,
+            stacklevel=3,
+        )

@@ -41,7 +41,7 @@ def euler_maruyama(path: Path, grid: Float[Tensor, "times"]) -> Tableau:
     """Return Euler-Maruyama on the reverse SDE in the path's own clock; the last step returns x0_hat.
 
     Its rows keep the identities to first order in the step only. Raises `PathError` where the drift is infinite
-    (alpha = 0), and where a step is so long that it amplifies the state instead of shrinking it.
+    (alpha = 0), and where a step is so long that it would turn the state round.
 
     **Source:** Song et al. 2021 (score SDE), Eq. 6 and appendix E.
     """
@@ -52,7 +52,7 @@ def euler_maruyama(path: Path, grid: Float[Tensor, "times"]) -> Tableau:
     gain = dt * squared * alpha / sigma**2
     fresh = (squared * dt).clamp(min=0).sqrt()
     lands = path.sigma(grid[1:]) == 0
-    unstable = ~lands & ~(keep >= -1)
+    unstable = ~lands & ~(keep >= 0)
     if bool(unstable.any()):
         raise PathError(
             f"expected steps that Euler-Maruyama can take, got an unstable one at t={float(t[unstable][0]):.3g} on "
@@ -138,8 +138,8 @@ def predictor_corrector(
     """Return ancestral steps (predictor), each followed by Langevin steps at the new noise level (corrector).
 
     A Langevin step moves by `e score + sqrt(2 e) z`. Song's e = 2 (snr |z| / |score|)^2 is 2 snr^2 sigma^2 with the
-    expected norms; with x0_hat held fixed the step is integrated exactly: it keeps 1 - 2 snr^2 of the noise and renews
-    the rest, so that the state stays on the path.
+    expected norms. The step keeps the share 1 - 2 snr^2 of the noise, as Song's, and renews just as much as it loses,
+    so that the noise level stays that of the path (Song's grows by the share 4 snr^4).
 
     **Source:** Song et al. 2021 (score SDE), algorithms 1 and 4.
     """

@@ -51,7 +51,8 @@ class Target(ABC):
     def check(self, path: Path, *, start: float, end: float) -> None:
         """Raise `PathError` unless x0 can be decoded at `start` (the noisy end) and y is finite at `end`."""
         where = f"{type(self).__name__} target on {type(path).__name__}"
-        first, last = (torch.tensor(t, dtype=torch.float64) for t in (start, end))
+        # Where a network is trained: a table has no data at t = 0, its first step is noisy.
+        first, last = path.snap(torch.tensor([start, end], dtype=torch.float64)).unbind()
         try:
             det = float(self.determinant(path, first))
             row = [float(c) for c in self.row(path, last)]

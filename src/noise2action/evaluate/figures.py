@@ -70,7 +70,10 @@ class Panel:
 
 
 def loss_curves(records: Sequence[Record]) -> Figure:
-    """Return training and validation loss (log scale), and the validation action error, over optimiser steps."""
+    """Return training and validation loss, and the validation action error, over optimiser steps.
+
+    Losses are on a log scale, but those that are not positive: a negative log-likelihood.
+    """
     train = [r for r in records if r["kind"] == "train" and r["loss"] is not None]
     validation = [r for r in records if r["kind"] == "validation"]
     errors = [r for r in validation if r.get("action_error") is not None]
@@ -80,7 +83,7 @@ def loss_curves(records: Sequence[Record]) -> Figure:
     axes[0].plot(steps, _smoothed(losses), color=TRAIN, linewidth=1.8, label="train (smoothed)")
     if validation:
         axes[0].plot(*_columns(validation, "step", "loss"), "o-", color=VALIDATION, markersize=3.5, label="validation")
-    axes[0].set(yscale="log", xlabel="optimiser step", ylabel="loss")
+    axes[0].set(yscale=_loss_scale(losses), xlabel="optimiser step", ylabel="loss")
     number_ticks(axes[0])
     _legend(axes[0])
     if errors:
@@ -107,7 +110,8 @@ def bucket_losses(records: Sequence[Record], *, moments: int = 4) -> Figure:
         label = f"steps {train[part[0]]['step']:,} to {train[part[-1]]['step']:,}"
         shade = 0.25 + 0.75 * (k + 1) / len(parts)
         axes.plot(centres, means, "o-", color=TRAIN, alpha=shade, markersize=3.5, linewidth=0.8 + shade, label=label)
-    axes.set(yscale="log", xlabel="diffusion time t (0 data, 1 noise)", ylabel="mean training loss", xlim=(0, 1))
+    scale = _loss_scale(np.concatenate([np.empty(0), *(line.get_ydata() for line in axes.lines)]))
+    axes.set(yscale=scale, xlabel="diffusion time t (0 data, 1 noise)", ylabel="mean training loss", xlim=(0, 1))
     number_ticks(axes)
     _legend(axes)
     return figure
@@ -303,6 +307,10 @@ def number_ticks(axes: Axes) -> None:
 
 def _legend(axes: Axes) -> None:
     axes.legend(frameon=False, labelcolor=INK, fontsize=FONT)
+
+
+def _loss_scale(losses: Float[np.ndarray, " n"]) -> str:
+    return "linear" if (losses <= 0).any() else "log"
 
 
 def _column(records: Sequence[Record], key: str) -> Float[np.ndarray, " n"]:

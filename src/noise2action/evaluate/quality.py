@@ -17,16 +17,27 @@ from .statistics import CONFIDENCE, Estimate
 
 FRACTIONS = ("precision", "recall", "mode_coverage", "off_mode_fraction")
 """Metrics that lie in [0, 1]; the others are distances."""
+FEWEST = 10
+"""Points of each set below which a comparison says nothing."""
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """Three independent sets of points of one size, in raw units."""
+    """Three independent sets of points of one size, in raw units.
+
+    Distances are biased by the numbers of points: only sets of one size can be held against each other.
+    """
 
     generated: Tensor
     held_out: Tensor
     data: Tensor
     """Another draw of the data."""
+
+    @classmethod
+    def of(cls, generated: Tensor, held_out: Tensor, data: Tensor) -> "Trial | None":
+        """Return the first points of each set, as many as the smallest has; None for fewer than `FEWEST`."""
+        n = min(len(generated), len(held_out), len(data))
+        return None if n < FEWEST else cls(generated[:n], held_out[:n], data[:n])
 
 
 def quality(trials: Iterable[Trial], *, modes: Modes | None = None) -> dict[str, Any]:

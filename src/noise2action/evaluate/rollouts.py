@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, UInt8
 
 from ..control.executor import Executor
@@ -22,6 +23,9 @@ from .smoothness import jumps, rms_jerk
 
 Progress = Callable[[int], None]
 """Called with the number of episodes that have ended so far."""
+
+MakeExecutor = Callable[[Policy, Sequence[torch.Generator]], Executor]
+"""Returns what turns a policy's chunks into actions, for as many robots as there are generators."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ def rollout(
     policy: Policy,
     seeds: Sequence[int],
     *,
+    executor: MakeExecutor = Executor,
     sampler_seed: int = 0,
     record: int = 0,
     on_progress: Progress | None = None,
@@ -80,16 +85,13 @@ def rollout(
             env = task.make()
             stack.callback(env.close)
             episodes.append(_Episode(env, seed, recorded=k < record))
-        _advance(episodes, task, policy, sampler_seed, on_progress)
+        generators = [generator(sampler_seed, "episode", seed) for seed in seeds]
+        _advance(episodes, task, executor(policy, generators), on_progress)
         return tuple(episode.result(task) for episode in episodes)
 
 
-def _advance(
-    episodes: Sequence["_Episode"], task: Task, policy: Policy, sampler_seed: int, on_progress: Progress | None
-) -> None:
+def _advance(episodes: Sequence["_Episode"], task: Task, executor: Executor, on_progress: Progress | None) -> None:
     running = np.ones(len(episodes), dtype=np.bool_)
-    generators = [generator(sampler_seed, "episode", episode.seed) for episode in episodes]
-    executor = Executor(policy, generators)
     for _ in range(task.max_steps):
         if not running.any():
             return

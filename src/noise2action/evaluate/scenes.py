@@ -71,5 +71,5 @@ def denoise_chunks(
     states: list[tuple[float, Tensor]] = [(steps[0].t, first), *((step.s, step.x) for step in steps)]
     shown = [states[round(k)] for k in np.linspace(0, len(states) - 1, min(columns, len(states)))]
     with torch.no_grad():
-        actions = torch.stack([policy.backbone.robot_actions(x) for _, x in shown])
+        actions = torch.stack([policy.spec.commanded(policy.backbone.robot_actions(x), history) for _, x in shown])
     return Denoising(tuple(t for t, _ in shown), actions.cpu().numpy())

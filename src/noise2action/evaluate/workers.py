@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from ..control.executor import Executor
 from ..envs.tasks import Task
 from ..errors import Noise2ActionError
 from ..policies.policy import Policy
-from .rollouts import EpisodeResult, Progress, rollout
+from .rollouts import EpisodeResult, MakeExecutor, Progress, rollout
 
 
 class WorkerError(Noise2ActionError):
@@ -26,14 +27,16 @@ def rollout_in_processes(
     seeds: Sequence[int],
     *,
     workers: int,
+    executor: MakeExecutor = Executor,
     sampler_seed: int = 0,
     record: int = 0,
     on_progress: Progress | None = None,
 ) -> tuple[EpisodeResult, ...]:
     """Return what `rollout` returns, computed by `workers` processes with one torch thread each.
 
-    `load` makes the policy inside each process, so it must be picklable (a module's function, or a `partial` of one
-    with a run folder). An error in a process is raised here; every process is ended before this returns or raises.
+    `load` makes the policy inside each process, so it and `executor` must be picklable (a module's function, or a
+    `partial` of one with a run folder). An error in a process is raised here; every process is ended before this
+    returns or raises.
     """
     if workers < 1:
         raise ValueError(f"expected at least 1 worker, got {workers}")
@@ -45,7 +48,9 @@ def rollout_in_processes(
         for share in shares:
             ours, theirs = context.Pipe(duplex=False)
             frames = len(recorded.intersection(share))
-            process = context.Process(target=_work, args=(theirs, task, load, share, sampler_seed, frames), daemon=True)
+            process = context.Process(
+                target=_work, args=(theirs, task, load, share, executor, sampler_seed, frames), daemon=True
+            )
             process.start()
             theirs.close()
             running[ours] = process
@@ -86,6 +91,7 @@ def _work(
     task: Task,
     load: Callable[[], Policy],
     seeds: Sequence[int],
+    executor: MakeExecutor,
     sampler_seed: int,
     record: int,
 ) -> None:
@@ -93,7 +99,15 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent ends us
     torch.set_num_threads(1)
     try:
-        results = rollout(task, load(), seeds, sampler_seed=sampler_seed, record=record, on_progress=connection.send)
+        results = rollout(
+            task,
+            load(),
+            seeds,
+            executor=executor,
+            sampler_seed=sampler_seed,
+            record=record,
+            on_progress=connection.send,
+        )
     except Exception as error:
         connection.send(error)
     else:

@@ -16,6 +16,16 @@ from . import AnyModel
 from .model import Model
 
 
+def check_density(model: AnyModel) -> Model:
+    """Return `model`, or raise `ConfigError` for a latent one: its decoder gives samples no density."""
+    if not isinstance(model, Model):
+        raise ConfigError(
+            "expected a model of the data itself, got a latent one: its decoder gives samples no density; "
+            "train without --latent"
+        )
+    return model
+
+
 def log_likelihood(
     model: AnyModel,
     x: Noisy,
@@ -28,13 +38,9 @@ def log_likelihood(
     """Return log p(x | labels) in nats, float64, of each of `x` [B, *shape], in the units of the data.
 
     Without labels it is log p(x), which a model of labelled data knows where it was trained with hidden labels.
-    Raises `ConfigError` for a latent model: its decoder gives samples no density.
+    Raises `ConfigError` where `check_density` does.
     """
-    if not isinstance(model, Model):
-        raise ConfigError(
-            "expected a model of the data itself, got a latent one: its decoder gives samples no density; "
-            "train without --latent"
-        )
+    model = check_density(model)
     objective = model.config.objective
     nats = likelihood.log_likelihood(
         model.denoiser(labels),

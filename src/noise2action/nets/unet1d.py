@@ -9,12 +9,16 @@ from torch import Tensor, nn
 from ..condition import Condition
 from ..errors import ConfigError
 from ..shapes import Chunk
-from .embed import Sinusoidal, per_sample
+from .attention import Attention, ObservationTokens, something
+from .conditioning import Conditioning, check_conditioning
+from .embed import EMBEDDINGS, TimeEmbedding, check_time, per_sample
+
+REFUSED = {"adaln": "a norm followed by scale and shift is film here"}
 
 
 @dataclass(frozen=True)
 class UNet1dConfig:
-    """Conditional 1-D U-Net: convolutions over time, FiLM by diffusion time and observation."""
+    """Conditional 1-D U-Net: convolutions over time, FiLM by diffusion time and, as published, the observation."""
 
     widths: tuple[int, ...] = (128, 256, 512)
     """Channels at each resolution; each further level halves the time axis."""
@@ -24,25 +28,29 @@ class UNet1dConfig:
     """Groups of every GroupNorm but the last."""
     film_scale: bool = True
     """FiLM scales and shifts; otherwise it only shifts."""
+    conditioning: Conditioning = "film"
+    """concat adds it as `widths[0]` projected channels; cross_attention lets the middle ask its tokens."""
+    time_embedding: TimeEmbedding = "sinusoidal"
+    """How diffusion time becomes a vector."""
     time_dim: int = 128
-    """Width of the sinusoidal time embedding."""
+    """Width of the time embedding."""
     time_scale: float = 100.0
-    """Factor on t in [0, 1] before the sinusoids: the number of discrete steps."""
+    """Factor on t in [0, 1] before the sinusoids: the number of discrete steps; steps of the table."""
 
     def __post_init__(self) -> None:
         """Reject sizes that build no network."""
+        check_conditioning(self.conditioning, REFUSED)
+        check_time(self.time_embedding, self.time_dim, self.time_scale)
         if not self.widths or any(w < 1 or w % self.groups for w in self.widths) or self.widths[0] % 8:
             raise ConfigError(f"expected widths that divide by groups={self.groups}, the first by 8, got {self.widths}")
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise ConfigError(f"expected an odd kernel, got {self.kernel}")
-        if self.time_dim < 4 or self.time_dim % 2:
-            raise ConfigError(f"expected an even time_dim >= 4, got {self.time_dim}")
 
-    def build(self, *, horizon: int, action_dim: int, condition_dim: int) -> "UNet1d":
+    def build(self, *, horizon: int, action_dim: int, condition_dim: int, token_dim: int | None = None) -> "UNet1d":
         """Return the network for action_dim channels; one set of weights serves any horizon."""
         if horizon < 1:
             raise ConfigError(f"expected a horizon of at least 1, got {horizon}")
-        return UNet1d(self, action_dim=action_dim, condition_dim=condition_dim)
+        return UNet1d(self, action_dim=action_dim, condition_dim=condition_dim, token_dim=token_dim)
 
 
 class ConvBlock(nn.Module):
@@ -89,20 +97,41 @@ class ResidualBlock(nn.Module):
         return self.conv2(h) + self.residual_conv(x)
 
 
+class MiddleAttention(nn.Module):
+    """`x + Attention(norm(x), observation tokens)` over channels [B, C, H]; a head for each group of the GroupNorms.
+
+    **Source:** Rombach et al. 2022, section 3.3.
+    """
+
+    def __init__(self, channels: int, *, heads: int, condition_dim: int, token_dim: int | None) -> None:
+        super().__init__()
+        self.observation = ObservationTokens(channels, condition_dim=condition_dim, token_dim=token_dim)
+        self.norm = nn.LayerNorm(channels)
+        self.attention = Attention(channels, heads=heads)
+
+    def forward(self, x: Float[Tensor, "B C H"], condition: Condition) -> Float[Tensor, "B C H"]:
+        """Return the channels after every step has asked the observation."""
+        memory, there = self.observation(condition)
+        return x + self.attention(self.norm(x.transpose(1, 2)), memory, something(there)).transpose(1, 2)
+
+
 class UNet1d(nn.Module):
     """Encoder, middle and decoder over the time axis, with skip connections."""
 
-    def __init__(self, config: UNet1dConfig, *, action_dim: int, condition_dim: int) -> None:
+    def __init__(self, config: UNet1dConfig, *, action_dim: int, condition_dim: int, token_dim: int | None) -> None:
         super().__init__()
         widths, step = config.widths, config.time_dim
         self.diffusion_step_encoder = nn.Sequential(
-            Sinusoidal(step, scale=config.time_scale),
+            EMBEDDINGS[config.time_embedding](step, config.time_scale),
             nn.Linear(step, 4 * step),
             nn.Mish(),
             nn.Linear(4 * step, step),
         )
-        told = step + condition_dim
-        levels = list(zip((action_dim, *widths[:-1]), widths, strict=True))
+        self.film = config.conditioning == "film"
+        told = step + condition_dim if self.film else step
+        beside = widths[0] if config.conditioning == "concat" else 0
+        self.beside = nn.Linear(condition_dim, beside) if beside else None
+        levels = list(zip((action_dim + beside, *widths[:-1]), widths, strict=True))
         last = len(levels) - 1
 
         def block(channels_in: int, channels_out: int) -> ResidualBlock:
@@ -115,6 +144,11 @@ class UNet1d(nn.Module):
             for n, (i, o) in enumerate(levels)
         )
         self.mid_modules = nn.ModuleList([block(widths[-1], widths[-1]), block(widths[-1], widths[-1])])
+        self.mid_attention = None
+        if config.conditioning == "cross_attention":
+            self.mid_attention = MiddleAttention(
+                widths[-1], heads=config.groups, condition_dim=condition_dim, token_dim=token_dim
+            )
         self.up_modules = nn.ModuleList(
             nn.ModuleList([block(2 * o, i), block(i, i), nn.ConvTranspose1d(i, i, 4, stride=2, padding=1)])
             for i, o in reversed(levels[1:])
@@ -131,17 +165,23 @@ class UNet1d(nn.Module):
         steps = sinusoids(per_sample(t, len(x))).to(x.dtype)
         for layer in layers:
             steps = layer(steps)
-        told = torch.cat([steps, condition.vector], dim=1)
+        told = torch.cat([steps, condition.vector], dim=1) if self.film else steps
         length = x.shape[1]
         # The time axis is halved at each level: pad to a multiple here, crop below.
         h = nn.functional.pad(x.transpose(1, 2), (0, -length % self.multiple))
+        if self.beside is not None:
+            beside = self.beside(condition.vector).unsqueeze(-1)
+            h = torch.cat([h, beside.expand(-1, -1, h.shape[-1])], dim=1)
         skips: list[Tensor] = []
         for first, second, down in self.down_modules:  # pyright: ignore[reportGeneralTypeIssues]
             h = second(first(h, told), told)
             skips.append(h)
             h = down(h)
-        for middle in self.mid_modules:
-            h = middle(h, told)
+        first, second = self.mid_modules
+        h = first(h, told)
+        if self.mid_attention is not None:
+            h = self.mid_attention(h, condition)
+        h = second(h, told)
         for first, second, up in self.up_modules:  # pyright: ignore[reportGeneralTypeIssues]
             h = up(second(first(torch.cat([h, skips.pop()], dim=1), told), told))
         return self.final_conv(h)[..., :length].transpose(1, 2)

@@ -2,14 +2,15 @@
 
 from .diffusion import DiffusionConfig, DiffusionPolicy, Sampling
 from .latent import LatentDiffusionConfig, LatentDiffusionPolicy
+from .mixture import MixtureConfig, MixturePolicy
 from .policy import Policy, PolicySpec
 from .regression import RegressionConfig, RegressionPolicy
 
-AnyPolicyConfig = DiffusionConfig | LatentDiffusionConfig | RegressionConfig
+AnyPolicyConfig = DiffusionConfig | LatentDiffusionConfig | RegressionConfig | MixtureConfig
 """Every policy that a configuration can name."""
 SampledPolicy = DiffusionPolicy | LatentDiffusionPolicy
 """Policies that sample, and can be `resampled`."""
-AnyPolicy = SampledPolicy | RegressionPolicy
+AnyPolicy = SampledPolicy | RegressionPolicy | MixturePolicy
 
 __all__ = [
     "AnyPolicy",
@@ -18,6 +19,8 @@ __all__ = [
     "DiffusionPolicy",
     "LatentDiffusionConfig",
     "LatentDiffusionPolicy",
+    "MixtureConfig",
+    "MixturePolicy",
     "Policy",
     "PolicySpec",
     "RegressionConfig",

@@ -21,7 +21,12 @@ class Backbone(nn.Module):
         super().__init__()
         self.spec, self.schema, self.normalizer = spec, schema, normalizer
         self.encoder = StateEncoder(schema.observations, obs_steps=spec.obs_steps)
-        self.net = config.build(horizon=spec.horizon, action_dim=schema.action_dim, condition_dim=self.encoder.dim)
+        self.net = config.build(
+            horizon=spec.horizon,
+            action_dim=schema.action_dim,
+            condition_dim=self.encoder.dim,
+            token_dim=self.encoder.token_dim,
+        )
 
     def forward(self, x: Chunk, t: Tensor, condition: Condition) -> Chunk:
         """Return the network's prediction, computed in the precision of its weights."""

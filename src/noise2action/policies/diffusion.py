@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..condition import Condition
+from ..data.actions import Absolute
 from ..data.normalize import Normalizer
 from ..data.windows import Batch
 from ..diffusion.denoisers import Cost, Denoiser, cfg, check_guidance, clip, descend, pin
@@ -112,6 +113,10 @@ class DiffusionPolicy(nn.Module):
 
         `cost` takes chunks [B, H, A] in robot units and returns a cost a sample [B]: away from an obstacle, say.
         """
+        if not isinstance(self.spec.action_space, Absolute):
+            raise ConfigError(
+                f"expected a policy of absolute actions to descend a cost of robot units, got {self.spec.action_space}"
+            )
         other = copy.copy(self)
         other.slopes = (*self.slopes, (lambda chunk: cost(self.backbone.robot_actions(chunk)), scale))
         return other
@@ -120,9 +125,11 @@ class DiffusionPolicy(nn.Module):
         """Return the diffusion loss a sample; padded actions do not count."""
         condition = self.backbone.encoder(batch.observations)
         if self.null is not None:
-            vector = condition.vector
-            hidden = torch.rand(len(vector), 1, generator=generator, device=generator.device) < self.config.p_uncond
-            condition = Condition(torch.where(hidden, self.null, vector))
+            hidden = (
+                torch.rand(len(condition.vector), 1, generator=generator, device=generator.device)
+                < self.config.p_uncond
+            )
+            condition = self._hidden(condition, hidden)
         return self.config.objective.loss(
             lambda x, t: self.backbone(x, t, condition),
             batch.actions,
@@ -132,8 +139,20 @@ class DiffusionPolicy(nn.Module):
             memory=self.memory if self.training else None,
         )
 
+    def _hidden(self, condition: Condition, where: Tensor) -> Condition:
+        """Return `condition` with the learned null, and no tokens, `where` [B, 1]."""
+        assert self.null is not None
+        vector = torch.where(where, self.null.to(condition.vector.dtype), condition.vector)
+        if condition.tokens is None:
+            return Condition(vector)
+        seen = ~where.expand(-1, condition.tokens.shape[1])
+        return Condition(vector, condition.tokens, seen if condition.mask is None else seen & condition.mask)
+
     def denoiser(self, condition: Condition, committed: Tensor | None = None) -> Denoiser:
-        """Return the denoiser of chunks under `condition`: guided, clipped, then pinned to what is committed."""
+        """Return the denoiser of chunks under `condition`: guided, clipped, then pinned to what is committed.
+
+        `committed` is in the policy's action space, not normalised.
+        """
         denoise, bound = self._guided(condition), self.config.sampling.clip
         for cost, scale in self.slopes:
             denoise = descend(denoise, cost, path=self.config.objective.path, scale=scale)
@@ -147,15 +166,15 @@ class DiffusionPolicy(nn.Module):
         """Return the denoiser under `condition`, guided away from the learned null where the sampling asks for it."""
         objective, sampling = self.config.objective, self.config.sampling
 
-        def under(vector: Tensor) -> Denoiser:
-            told = Condition(vector)
+        def under(told: Condition) -> Denoiser:
             return objective.denoiser(lambda x, t: self.backbone(x, t, told))
 
         if self.null is None or not sampling.guidance:
-            return under(condition.vector)
-        blocks = condition.vector, self.null.to(condition.vector.dtype).expand_as(condition.vector)
+            return under(condition)
+        whole = torch.ones(len(condition.vector), 1, dtype=torch.bool, device=condition.vector.device)
+        blocks = self._hidden(condition, ~whole), self._hidden(condition, whole)
         return cfg(
-            under(torch.cat(blocks)),
+            under(Condition.stack(blocks)),
             sampling.guidance,
             alone=lambda k: under(blocks[k]),
             interval=sampling.guidance_interval,
@@ -177,9 +196,10 @@ class DiffusionPolicy(nn.Module):
         sampling, objective = self.config.sampling, self.config.objective
         with watch("encode"):
             condition = self.backbone.condition(history)
+            known = None if committed is None else self.spec.learnt(committed, history)
         with watch("denoise"):
             chunk = sample(
-                self.denoiser(condition, committed),
+                self.denoiser(condition, known),
                 objective.path,
                 self.backbone.chunk_like(condition),
                 sampler=sampling.sampler,
@@ -190,7 +210,7 @@ class DiffusionPolicy(nn.Module):
                 on_step=on_step,
             )
         with watch("decode"):
-            return self.backbone.robot_actions(chunk)
+            return self.spec.commanded(self.backbone.robot_actions(chunk), history)
 
 
 def _known(backbone: Backbone, committed: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from ..data.actions import Absolute
 from ..data.normalize import Affine, Normalizer
 from ..data.windows import Batch
 from ..diffusion.objective import Diffusion, Losses, masked_mean, without_padding
@@ -48,7 +49,8 @@ class LatentDiffusionConfig:
     @cached_property
     def codes(self) -> DiffusionConfig:
         """The diffusion policy to which a code is a chunk of `steps` actions of `dim` numbers without bounds."""
-        spec = replace(self.spec, horizon=self.autoencoder.latent[0], stride=1, first_action=0)
+        steps, absolute = self.autoencoder.latent[0], Absolute()
+        spec = replace(self.spec, horizon=steps, stride=1, first_action=0, action_space=absolute)
         return DiffusionConfig(spec, self.net, self.objective, replace(self.sampling, clip=None), self.p_uncond)
 
     def build(self, schema: Schema, normalizer: Normalizer) -> "LatentDiffusionPolicy":
@@ -89,7 +91,7 @@ class LatentDiffusionPolicy(nn.Module):
         return Losses(diffusion.value + masked_mean((again - actions) ** 2, batch.valid), diffusion.t)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Return the chunks [B, H, A], in robot units, that `codes` [B, steps, dim] stand for."""
+        """Return the chunks [B, H, A], in the action space, that `codes` [B, steps, dim] stand for."""
         chunk, bound = self.autoencoder.decode(codes), self.config.sampling.clip
         chunk = chunk if bound is None else chunk.clamp(-bound, bound)
         return self.normalizer.decode(self.schema.action.name, chunk)
@@ -116,7 +118,7 @@ class LatentDiffusionPolicy(nn.Module):
         policy.config = self.config.codes  # not those of the training: this policy may be a resampled one
         codes = policy.plan(history, generator=generator, watch=watch, on_step=on_step)
         with watch("decoder"):
-            actions = self.decode(codes)
+            actions = self.spec.commanded(self.decode(codes), history)
         return actions if committed is None else torch.cat([committed, actions[:, committed.shape[1] :]], dim=1)
 
     def _check_committed(self, committed: Tensor) -> None:

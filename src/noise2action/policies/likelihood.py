@@ -76,7 +76,7 @@ def log_likelihood(
     nats = likelihood.log_likelihood(
         unclipped.denoiser(condition),
         objective.path,
-        backbone.normalised_actions(actions),
+        backbone.normalised_actions(policy.spec.learnt(actions, history)),
         solver=solver,
         trace=trace,
         generator=generator,

@@ -1,16 +1,17 @@
 """What every policy is: its step conventions, and the two things that it can do."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from ..data.actions import Absolute, AnyActionSpace
 from ..data.windows import Batch
 from ..diffusion.objective import Losses
 from ..diffusion.tableau import OnStep
-from ..errors import ConfigError
+from ..errors import ConfigError, SchemaError
 from ..schema import Schema
 from ..seeds import Generators
 from ..timing import Stopwatch
@@ -30,6 +31,8 @@ class PolicySpec:
     """Tick of a chunk's first action, counted from the newest observation; 1 - obs_steps is the original convention."""
     control_hz: float = 10.0
     """Control rate in Hz."""
+    action_space: AnyActionSpace = field(default_factory=Absolute)
+    """What is learnt about an action: itself, its change, or where it is relative to the chunk's start."""
 
     def __post_init__(self) -> None:
         """Reject conventions that leave nothing to execute."""
@@ -49,6 +52,22 @@ class PolicySpec:
     def dt(self) -> float:
         """Control period in seconds."""
         return 1 / self.control_hz
+
+    def learnt(self, actions: Tensor, history: Mapping[str, Tensor]) -> Tensor:
+        """Return the first actions of a chunk [B, K, A], in robot units, in the action space."""
+        space = self.action_space
+        return actions if isinstance(space, Absolute) else space.encode(actions, self._start(space.reference, history))
+
+    def commanded(self, actions: Tensor, history: Mapping[str, Tensor]) -> Tensor:
+        """Return a chunk's actions [B, K, A], in the action space, in robot units: the inverse of `learnt`."""
+        space = self.action_space
+        return actions if isinstance(space, Absolute) else space.decode(actions, self._start(space.reference, history))
+
+    def _start(self, reference: str, history: Mapping[str, Tensor]) -> Tensor:
+        """Return the state [B, A] at the chunk's first action, robot units."""
+        if reference not in history:
+            raise SchemaError(f"expected an observation {reference!r} that actions refer to, got {sorted(history)}")
+        return history[reference][:, self.obs_steps - 1 + self.first_action]
 
 
 @runtime_checkable

@@ -68,7 +68,7 @@ class RegressionPolicy(nn.Module):
         with watch("denoise"):
             chunk = self.backbone(torch.zeros_like(self.backbone.chunk_like(condition)), torch.ones(()), condition)
         with watch("decode"):
-            actions = self.backbone.robot_actions(chunk)
+            actions = self.spec.commanded(self.backbone.robot_actions(chunk), history)
             if committed is not None:
                 self.backbone.check_committed(committed)
                 actions = torch.cat([committed, actions[:, committed.shape[1] :]], dim=1)

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from ..control.ensemble import check_decay
 from ..data.augment import Mirror, ObservationNoise, Retarget
 from ..data.normalize import NormalizerKind
 from ..errors import ConfigError
-from ..policies import AnyPolicyConfig, DiffusionConfig, RegressionConfig
+from ..policies import AnyPolicyConfig, DiffusionConfig, LatentDiffusionConfig
 from ..train.config import TrainConfig
 
 
@@ -64,11 +65,16 @@ class EvaluateConfig:
     """Processes that share the episodes; 0 is one a core."""
     record: int = 4
     """Episodes whose video is kept."""
+    ensemble: float | None = None
+    """Decay m of a temporal ensemble (0.01 is usual): plan every tick, average chunks with weights exp(-m i), oldest
+    first. Null executes `stride` actions of a chunk, then plans again."""
 
     def __post_init__(self) -> None:
         """Reject empty evaluations."""
         if self.episodes < 1 or min(self.seed, self.workers, self.record) < 0 or self.workers > 256:
             raise ConfigError(f"evaluate: expected episodes >= 1, seed, workers (<= 256), record >= 0, got {self}")
+        if self.ensemble is not None:
+            check_decay(self.ensemble)
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,8 @@ class Experiment:
         """Reject a negative seed, and a clip in units that the normalised actions do not have."""
         if self.seed < 0:
             raise ConfigError(f"expected a seed >= 0, got {self.seed}")
-        bound = None if isinstance(self.policy, RegressionConfig) else self.policy.sampling.clip
+        policy = self.policy
+        bound = policy.sampling.clip if isinstance(policy, DiffusionConfig | LatentDiffusionConfig) else None
         if bound is not None and bound <= 1 and self.data.actions != "limits":
             raise ConfigError(
                 f"expected policy.sampling.clip null or larger with data.actions={self.data.actions} (they are not "

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..data.actions import check_action_space, learnt_actions
 from ..data.augment import mirrored, retargeted
-from ..data.doctor import check_finite
+from ..data.doctor import check_finite, scaling
 from ..data.episodes import ACTION, Episodes
 from ..data.formats import describe, locate, read
 from ..data.loader import Loader
@@ -102,6 +103,8 @@ class DataSummary:
     steps: int
     routes: dict[str, float]
     """Share of the demonstrations by route, where the task has routes and the demonstrator tells."""
+    warnings: tuple[str, ...] = ()
+    """Columns that are constant, saturated or scaled by outliers, to be looked at before training."""
 
 
 def job(experiment: Experiment, *, on_progress: Progress | None = None) -> tuple[Job, DataSummary]:
@@ -112,6 +115,7 @@ def job(experiment: Experiment, *, on_progress: Progress | None = None) -> tuple
     task, config, spec = find(experiment.task), experiment.data, experiment.policy.spec
     if spec.control_hz != task.control_hz:
         raise ConfigError(f"expected policy.spec.control_hz={task.control_hz} of {task.name}, got {spec.control_hz}")
+    check_action_space(spec.action_space, task.schema)
     if config.path is not None:
         episodes, routes = load_episodes(task, config), {}
     else:
@@ -125,15 +129,28 @@ def job(experiment: Experiment, *, on_progress: Progress | None = None) -> tuple
     kinds: dict[str, NormalizerKind] = {
         f.name: "identity" if f.kind == "angle" else config.observations for f in task.schema.observations
     }
-    normalizer = Normalizer.fit(training.arrays, {**kinds, task.schema.action.name: config.actions})
+    kinds[task.schema.action.name] = config.actions
+
+    def windows(part: Episodes) -> Windows:
+        return Windows(part.ends, spec.obs_steps, spec.horizon, spec.first_action)
+
+    learnt = {**training.arrays, ACTION: learnt_actions(training, windows(training), spec.action_space)}
+    normalizer = Normalizer.fit(learnt, kinds)
 
     def loader(part: Episodes, batch_size: int) -> Loader:
-        windows = Windows(part.ends, spec.obs_steps, spec.horizon, spec.first_action)
-        augment = config.noise if part is training else None
-        return Loader(part, windows, normalizer, batch_size=batch_size, seed=experiment.seed, augment=augment)
+        return Loader(
+            part,
+            windows(part),
+            normalizer,
+            batch_size=batch_size,
+            seed=experiment.seed,
+            space=spec.action_space,
+            augment=config.noise if part is training else None,
+        )
 
     source = "simulated demonstrator" if config.path is None else config.path
-    summary = DataSummary(source, len(episodes), len(held_out), episodes.total, routes)
+    found = tuple(f"{f.key}: {f.message}" for f in scaling(learnt, kinds))
+    summary = DataSummary(source, len(episodes), len(held_out), episodes.total, routes, found)
     prepared = Job(
         Deployed(experiment.task, experiment.policy, task.schema),
         experiment.train,

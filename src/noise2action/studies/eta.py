@@ -15,7 +15,7 @@ from ..evaluate.statistics import Estimate
 from ..seeds import generator
 from .plots import legend, line, panels, plain_ticks
 from .quality import SHAPES, Bench, exact
-from .study import Cell, Findings, Progress, Settings, difference, listing, mean, verdict
+from .study import Cell, Findings, Progress, Settings, by_chance, difference, listing, mean, verdict
 
 ETAS = (0.0, 0.5, 1.0)
 CALLS = (5, 10, 20, 50, 100, 200)
@@ -125,6 +125,7 @@ def paragraph(rows: Sequence[Row]) -> str:
         [
             *(_quality(rows, shape) for shape in dict.fromkeys(row.data for row in rows)),
             _diversity(rows),
+            by_chance(sum(row.eta in ETAS[1:] for row in rows) + sum(row.eta == 1 for row in rows)),
             _freedom(rows),
         ]
     )
@@ -161,10 +162,17 @@ def _freedom(rows: Sequence[Row]) -> str:
     told: list[str] = []
     for eta in ETAS:
         shares = [100 * row.fresh.value for row in rows if (row.calls, row.eta) == (most, eta)]
-        told.append(f"{min(shares):.0f} to {max(shares):.0f} % at eta {eta:g}")
+        ends = dict.fromkeys(f"{share:.0f}" for share in (min(shares), max(shares)))
+        told.append(f"{' to '.join(ends)} % at eta {eta:g}")
+    above = [row.fresh for row in rows if row.calls == most and row.fresh.value > 1]
+    held = sum(share.low <= 1 for share in above)
+    beyond = (
+        f" A share is the ratio of two estimates, and can exceed 100 %: {len(above)} of them do, and the intervals of "
+        f"{held} of these hold 100 %."
+    )
     return (
-        f"With {most} calls fresh noise decides {listing(told)} of the variance of a sample (by data set, 100 % within "
-        "sampling error where all is); the first noise decides the rest."
+        f"With {most} calls fresh noise decides {listing(told)} of the variance of a sample, by data set; the first "
+        f"noise decides the rest.{beyond if above else ''}"
     )
 
 

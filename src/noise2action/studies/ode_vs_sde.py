@@ -19,7 +19,7 @@ from ..seeds import generator
 from ..shapes import broadcast
 from .plots import legend_beside, level, line, panels, plain_ticks
 from .quality import HALF_STOCHASTIC, STOCHASTIC, Bench, Run, deterministic, exact, feasible
-from .study import Cell, Findings, Progress, Settings, difference, listing, mean, verdict
+from .study import Cell, Findings, Progress, Settings, by_chance, difference, listing, mean, verdict
 
 GRID = LogSNR(low=-2.0, high=3.0)
 CALLS = (10, 25, 50, 100, 400)
@@ -87,8 +87,8 @@ def wrong(data: Mixture, low: float, high: float, *, size: float, seed: int) -> 
 def run(settings: Settings, progress: Progress) -> Findings:
     """Return quality over calls for every sampler with exact and wrong denoisers."""
     shapes = settings.pick(("ring", "moons"), quick=("moons",), tiny=("ring",))
-    calls = settings.pick(CALLS, quick=(10, 25, 100), tiny=(10, 25))
-    n, seeds = settings.pick((500, 12), quick=(400, 10), tiny=(50, 4))
+    calls = settings.pick(CALLS, quick=(10, 25, 50), tiny=(10, 25))
+    n, seeds = settings.pick((500, 12), quick=(300, 10), tiny=(50, 4))
     rows: list[Row] = []
     jobs = [(shape, name) for shape in shapes for name in WRONG]
     for k, (shape, name) in enumerate(jobs):
@@ -155,6 +155,7 @@ def paragraph(rows: Sequence[Row]) -> str:
         [
             "The best sampler of each kind on half of the seeds, compared by energy distance on the other half:",
             *(_compared(rows, *setting) for setting in settings),
+            by_chance(sum(row.kind == "difference" for row in rows)),
             *(_harm(rows, *setting) for setting in settings if setting[1] != "exact"),
         ]
     )

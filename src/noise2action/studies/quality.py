@@ -25,7 +25,7 @@ SHAPES = ("ring", "swiss_roll", "moons", "checkerboard")
 STOCHASTIC = ("ddpm", "dpm-solver++-sde-2m", "euler-maruyama", "edm-stochastic", "predictor-corrector")
 """Samplers of `NAMED` that draw fresh noise all the way."""
 
-HALF_STOCHASTIC = ("hybrid",)
+HALF_STOCHASTIC = ("hybrid", "hybrid-reverse")
 """Samplers of `NAMED` that draw fresh noise on a part of the way."""
 
 

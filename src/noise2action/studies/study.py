@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 from scipy import stats
 
+from ..diffusion.paths import TerminalSNRWarning
+from ..diffusion.sampling import CoarseGridWarning
 from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..evaluate.statistics import CONFIDENCE, Estimate
 from ..evaluate.tables import compact
@@ -83,7 +86,16 @@ def find(name: str) -> Study:
     entry = STUDIES[name]
     if find_spec("matplotlib") is None:
         raise MissingExtraError("matplotlib", "report")
-    return Study(name, entry.question, import_module(f"{__package__}.{entry.module}").run)
+    run: Callable[[Settings, Progress], Findings] = import_module(f"{__package__}.{entry.module}").run
+
+    def quietly(settings: Settings, progress: Progress) -> Findings:
+        with warnings.catch_warnings():
+            # Grids that start with signal or leap are among what is measured; the findings tell what they cost.
+            warnings.simplefilter("ignore", TerminalSNRWarning)
+            warnings.simplefilter("ignore", CoarseGridWarning)
+            return run(settings, progress)
+
+    return Study(name, entry.question, quietly)
 
 
 def mean(values: Sequence[float]) -> Estimate:
@@ -111,6 +123,15 @@ def verdict(difference: Estimate, *, below: str, above: str, tie: str) -> str:
     if difference.high < 0:
         return below
     return above if difference.low > 0 else tie
+
+
+def by_chance(verdicts: int) -> str:
+    """Return a sentence on how many of so many 95 % intervals are expected to miss what they estimate."""
+    misses = (1 - CONFIDENCE) * verdicts
+    return (
+        f"These are {verdicts} verdicts by {100 * CONFIDENCE:.0f} % intervals, of which about {misses:.1f} are "
+        "expected to miss by chance."
+    )
 
 
 def listing(names: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from ..seeds import derive, generator
 from .dots import dots
 from .fits import Budget, fitted, quality, sampled, spiral
 from .plots import panels
-from .study import Findings, Progress, Settings, difference, mean, verdict
+from .study import Findings, Progress, Settings, by_chance, difference, mean, verdict
 
 NFE = 20
 BASE = "uniform"
@@ -133,9 +133,11 @@ def _cells(arm: Arm, base: Arm) -> tuple[Estimate | None, ...]:
 def _paragraph(arms: Mapping[str, Arm]) -> str:
     base = arms[BASE]
     sentences: list[str] = []
+    verdicts = 0
     for what, pick in (("fraction of samples off the support", "off"), ("energy distance", "energy")):
         gaps = {name: difference(getattr(arm, pick), getattr(base, pick)) for name, arm in arms.items() if name != BASE}
         words = {name: verdict(gap, below="better", above="worse", tie="tie") for name, gap in gaps.items()}
+        verdicts += len(words)
         better, worse = ([name for name, word in words.items() if word == wanted] for wanted in ("better", "worse"))
         told = [f"better with {', '.join(better)}"] if better else []
         told += [f"worse with {', '.join(worse)}"] if worse else []
@@ -153,6 +155,7 @@ def _paragraph(arms: Mapping[str, Arm]) -> str:
     )
     for what, pick in (("loss", "loss_spread"), ("gradient", "gradient_spread")):
         gaps = {name: difference(getattr(arms[name], pick), getattr(base, pick)) for name in SAME if name != BASE}
+        verdicts += len(gaps)
         listed = " and ".join(
             f"{name} {gap.value:+.2g} [{gap.low:+.2g}, {gap.high:+.2g}], "
             + verdict(gap, below="less", above="more", tie="not told apart")
@@ -162,7 +165,7 @@ def _paragraph(arms: Mapping[str, Arm]) -> str:
             f"With {BASE} times a batch's {what} spreads by {mean(getattr(base, pick)).value:.3g} % of its mean; the "
             f"laws with the same mean change that by, in percentage points: {listed}."
         )
-    return " ".join(sentences)
+    return " ".join([*sentences, by_chance(verdicts)])
 
 
 def _figure(arms: Mapping[str, Arm]) -> Figure:

@@ -45,7 +45,7 @@ def action_error(policy: AnyPolicy, batch: Batch, normalizer: Normalizer) -> flo
     """Return the mean distance between planned and demonstrated actions over the executed, unpadded part of chunks."""
     history = {name: normalizer.decode(name, x) for name, x in batch.observations.items()}
     planned = policy.plan(history, generator=generator(0, "validation plan"))
-    wanted = normalizer.decode(policy.schema.action.name, batch.actions)
+    wanted = policy.spec.commanded(normalizer.decode(policy.schema.action.name, batch.actions), history)
     first = -policy.spec.first_action
     executed = slice(first, first + policy.spec.stride)
     distance = (planned - wanted).norm(dim=2)[:, executed]
