@@ -11,13 +11,14 @@ import platform
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from .. import __version__
 from ..errors import ConfigError, DataError, RunLockedError, StorageError
@@ -39,16 +40,24 @@ def locked(run: Path) -> Generator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            lock.seek(0)
             raise RunLockedError(
-                f"expected a free run folder, got {run} in use by {lock.read().strip() or 'another process'}: "
-                "wait for it, or choose another --out"
+                f"expected a free run folder, got {run} in use by {_holder(lock)}: wait for it, or choose another --out"
             ) from error
         lock.seek(0)
         lock.truncate()
         lock.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "boot_id": _boot_id()}))
         lock.flush()
         yield
+
+
+def _holder(lock: TextIO) -> str:
+    """Return who holds the lock; they write it just after they got it."""
+    for _ in range(20):
+        lock.seek(0)
+        if found := lock.read().strip():
+            return found
+        time.sleep(0.05)
+    return "another process"
 
 
 def _boot_id() -> str:
