@@ -98,6 +98,11 @@ class Schema:
         """Every feature by name, the action last."""
         return {f.name: f for f in (*self.observations, self.action)}
 
+    @property
+    def normalised(self) -> tuple[str, ...]:
+        """Names of the features that a normaliser maps, the action last; images and texts are encoded as they are."""
+        return tuple(name for name, feature in self.features.items() if feature.is_state)
+
     def check(self, shapes: Mapping[str, Any], *, where: str) -> None:
         """Raise `SchemaError` unless `shapes` (name -> per-step shape) holds every feature with its shape."""
         for name, feature in self.features.items():

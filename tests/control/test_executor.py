@@ -65,10 +65,31 @@ def test_robots_that_are_done_are_not_planned_for():
 
 def test_observations_that_do_not_fit_are_refused():
     executor = Executor(Recorder(), generators(2))
-    with pytest.raises(SchemaError, match="'heading'"):
-        executor.act({"position": np.zeros((2, 2), np.float32)})
     with pytest.raises(ShapeError, match="'position': expected \\(2, 2\\), got \\(1, 2\\)"):
         executor.act(observation(1))
+
+
+def test_what_a_step_of_the_history_misses_is_missing_and_the_policy_decides():
+    given = []
+
+    class Listing(Recorder):
+        def plan(self, history, committed=None, **more):
+            given.append(sorted(history))
+            return super().plan(history, committed, **more)
+
+    executor = Executor(Listing(stride=1), generators(1))
+    whole = observation(1)
+    for tick in (whole, {"position": whole["position"]}, whole, whole, whole):
+        executor.act(tick)
+    both = ["heading", "position"]
+    assert given == [both, ["position"], ["position"], ["position"], both]
+
+    class Needing(Recorder):
+        def plan(self, history, committed=None, **more):
+            raise SchemaError(f"expected an observation 'heading', got {sorted(history)}")
+
+    with pytest.raises(SchemaError, match="'heading'"):
+        Executor(Needing(), generators(1)).act({"position": whole["position"]})
 
 
 def test_the_stages_of_a_tick_are_timed():

@@ -145,3 +145,45 @@ class TestRetarget:
     def test_a_missing_feature_is_told(self) -> None:
         with pytest.raises(DataError, match="expected 'agent' with 2 elements"):
             retargeted(self.episodes().keep(["p", "a", "action"]), self.RETARGET)
+
+
+class TestImages:
+    SIDE = 8
+
+    def mirror(self, matrix, shift):
+        return Mirror(matrix, shift, 0.0, points=("action",), images=("camera",))
+
+    @pytest.mark.parametrize(
+        ("matrix", "shift"),
+        [
+            (((-1.0, 0.0), (0.0, 1.0)), (7.0, 0.0)),
+            (((1.0, 0.0), (0.0, -1.0)), (0.0, 7.0)),
+            (((0.0, 1.0), (1.0, 0.0)), (0.0, 0.0)),
+            (((0.0, -1.0), (-1.0, 0.0)), (7.0, 7.0)),
+        ],
+    )
+    def test_a_dot_lands_where_its_point_is_reflected_to(self, matrix, shift) -> None:
+        rng = np.random.default_rng(0)
+        points = rng.integers(0, self.SIDE, (6, 2))
+        images = np.zeros((6, self.SIDE, self.SIDE, 3), np.uint8)
+        for image, (x, y) in zip(images, points, strict=True):
+            image[y, x] = (10, 20, 30)
+        data = Episodes({"action": points.astype(np.float32), "camera": images}, np.array([6]))
+        both = mirrored(data, self.mirror(matrix, shift))
+        for image, (x, y) in zip(both.arrays["camera"][6:], both.arrays["action"][6:].astype(int), strict=True):
+            assert image[y, x].tolist() == [10, 20, 30]
+            assert image.astype(int).sum() == 60
+        again = mirrored(
+            Episodes({n: a[6:] for n, a in both.arrays.items()}, np.array([6])), self.mirror(matrix, shift)
+        )
+        np.testing.assert_array_equal(again.arrays["camera"][6:], images)
+
+    def test_reflections_that_pixels_cannot_follow_are_refused(self) -> None:
+        data = Episodes(
+            {"action": np.zeros((2, 2), np.float32), "camera": np.zeros((2, 4, 6, 3), np.uint8)}, np.array([2])
+        )
+        with pytest.raises(DataError, match="square images"):
+            mirrored(data, self.mirror(((0.0, 1.0), (1.0, 0.0)), (0.0, 0.0)))
+        c, s = math.cos(0.3), math.sin(0.3)
+        with pytest.raises(DataError, match="reflection of pixels"):
+            mirrored(data, self.mirror(((c, s), (s, -c)), (0.0, 0.0)))

@@ -1,7 +1,10 @@
 """PushT against the simulator, the recorded human data, and geometry computed here."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import zarr
 
 pytest.importorskip("gym_pusht", reason="the extra `sim` is not installed: PushT is not tested")
 from gym_pusht.envs.pusht import PushTEnv
@@ -9,10 +12,13 @@ from shapely import affinity
 from shapely.geometry import box
 from shapely.ops import unary_union
 
+from noise2action.data.augment import mirrored
+from noise2action.data.episodes import Episodes
 from noise2action.envs.episode import record
-from noise2action.envs.pusht import MAX_STEPS, PushT
+from noise2action.envs.pusht import MAX_STEPS, PushT, PushTImage
 from noise2action.envs.pusht_planner import BAR, GOAL, STEM, demonstrate, driver
 from noise2action.errors import TaskError
+from noise2action.recipes import find
 
 
 def coverage(x: float, y: float, angle: float) -> float:
@@ -122,3 +128,31 @@ def test_human_actions_replay_to_the_recorded_states(real_data) -> None:
     # Contacts amplify the rounding of the recorded first state a little in a few episodes.
     assert np.median(finals, axis=0) == pytest.approx([0.0, 0.0], abs=1e-3)
     assert np.all(np.max(finals, axis=0) < [4.0, 0.05])
+
+
+def test_the_camera_shows_what_the_recorded_images_show(real_data) -> None:
+    source = real_data / "pusht_cchi_v7_zarr" / "pusht_cchi_v7_replay.zarr"
+    stored = zarr.open_group(str(source), mode="r", zarr_format=2)
+    env = PushTImage()
+    for step in (0, 500, 20_000):
+        seen, _ = env.reset(options={"state": stored["data/state"][step]})
+        recorded = stored["data/img"][step]
+        assert seen["image"].dtype == np.uint8
+        # Another version of the drawing library sets a few pixels at edges otherwise.
+        assert np.abs(seen["image"].astype(float) - recorded).mean() < 0.2
+        np.testing.assert_allclose(seen["agent_position"], stored["data/state"][step][:2], atol=1e-3)
+
+
+def test_the_picture_of_a_reflected_layout_is_the_reflected_picture() -> None:
+    env, mirror = PushTImage(), find("pusht_image").data.mirror
+    state = np.array([[100.0, 330.0, 300.0, 180.0, 0.6]])
+    there = {"agent_position": state[:, :2], "block_position": state[:, 2:4], "block_angle": state[:, 4:]}
+    image = env.reset(options={"state": state[0]})[0]["image"]
+    whole = Episodes({**there, "image": image[None]}, np.array([1]))
+    points = ("agent_position", "block_position")
+    reflected = mirrored(whole, replace(mirror, points=points, angles=("block_angle",))).slice(1)
+    other = np.concatenate([reflected[name][0] for name in there])
+    drawn = env.reset(options={"state": other})[0]["image"]
+    assert np.abs(image.astype(float) - reflected["image"][0]).mean() > 3  # the picture is not its own reflection
+    # Edges are drawn half a pixel to one side.
+    assert np.abs(drawn.astype(float) - reflected["image"][0]).mean() < 1

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import SchemaError, ShapeError
+from ..errors import ShapeError
 from ..policies.policy import Policy
 from ..shapes import Chunk
 from ..timing import Stopwatch
@@ -55,17 +55,22 @@ class Executor:
         newest: dict[str, Tensor] = {}
         for feature in self.policy.schema.observations:
             if feature.name not in observation:
-                raise SchemaError(f"expected an observation {feature.name!r}, got {sorted(observation)}")
+                continue  # the policy says at its next plan whether it can do without
             value = observation[feature.name]
-            if value.shape != (batch, *feature.shape):
-                raise ShapeError(f"observation {feature.name!r}: expected {(batch, *feature.shape)}, got {value.shape}")
-            newest[feature.name] = torch.from_numpy(np.asarray(value, dtype=np.float32))
+            # A text may be said by its position or as an embedding.
+            shape = value.shape[1:] if feature.kind == "text" else feature.shape
+            if value.shape != (batch, *shape):
+                raise ShapeError(f"observation {feature.name!r}: expected {(batch, *shape)}, got {value.shape}")
+            dtype = np.float32 if feature.is_state or value.dtype.kind == "f" else value.dtype
+            newest[feature.name] = torch.from_numpy(np.asarray(value, dtype=dtype))
         steps = self.policy.spec.obs_steps
         self._history = [*(self._history or [newest] * (steps - 1)), newest][-steps:]
 
     def _plan(self, active: Bool[np.ndarray, "B"] | None) -> None:
         rows = list(range(len(self._generators))) if active is None else np.flatnonzero(active).tolist()
-        history = {name: torch.stack([step[name] for step in self._history], dim=1)[rows] for name in self._history[-1]}
+        # What some of the steps miss is missing.
+        names = [name for name in self._history[-1] if all(name in step for step in self._history)]
+        history = {name: torch.stack([step[name] for step in self._history], dim=1)[rows] for name in names}
         part = self.policy.plan(history, generator=[self._generators[k] for k in rows], watch=self.watch)
         self.last_chunk = part.new_zeros((len(self._generators), *part.shape[1:]))
         self.last_chunk[rows] = part

@@ -23,7 +23,7 @@ class ObservationNoise:
     std: float
     """Standard deviation; the features' limits are about -1..1."""
     features: tuple[str, ...] = ()
-    """Names of the observations that become noisy; empty for all."""
+    """Names of the observations that become noisy; empty for all states (neither images nor texts)."""
 
     def __post_init__(self) -> None:
         """Reject negative and non-finite deviations."""
@@ -32,11 +32,10 @@ class ObservationNoise:
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Return `batch` with noisy observations; actions are unchanged."""
-        names = set(self.features) or set(batch.observations)
-        for name in names - set(batch.observations):
-            raise ConfigError(
-                f"expected observations to add noise to, got {name!r}: {did_you_mean(name, batch.observations)}"
-            )
+        states = {name for name, x in batch.observations.items() if x.is_floating_point()}
+        names = set(self.features) or states
+        for name in names - states:
+            raise ConfigError(f"expected observations to add noise to, got {name!r}: {did_you_mean(name, states)}")
         # In the order of their names: the noise of a feature does not depend on how the batch was built.
         noise = {n: randn_like(batch.observations[n], generator) for n in sorted(names)}
         observations = {n: x + self.std * noise[n] if n in noise else x for n, x in batch.observations.items()}
@@ -61,6 +60,9 @@ class Mirror:
     """Columns that hold points (x, y), two a point."""
     angles: tuple[str, ...] = ()
     """Columns that hold angles in rad; reflected ones lie in 0..2 pi."""
+    images: tuple[str, ...] = ()
+    """Images [T, height, width, channels] of the plane, x to the right, y down; what they show is reflected into
+    itself, so the reflection must be one of pixels: of x, of y, or an exchange of both."""
     unchanged: tuple[str, ...] = ()
     """Columns that the reflection leaves as they are."""
 
@@ -89,6 +91,8 @@ def mirrored(episodes: Episodes, mirror: Mirror) -> Episodes:
     for key, columns in _columns(mirror.angles, named):
         angles = _floats(key, reflected[key])[..., columns].astype(np.float64)
         reflected[key][..., columns] = np.mod(mirror.angle_offset - angles, 2 * math.pi)
+    for key, columns in _columns(mirror.images, named):
+        reflected[key][..., columns] = _reflected_images(key, episodes.arrays[key][..., columns], mirror)
     for _ in _columns(mirror.unchanged, named):
         pass
     for key, count in named.items():
@@ -96,7 +100,7 @@ def mirrored(episodes: Episodes, mirror: Mirror) -> Episodes:
             column = int(np.flatnonzero(count != 1)[0])
             raise DataError(
                 f"mirror: expected every column once, got {key}[{column}] {int(count[column])} times: "
-                "name it in points, angles or unchanged"
+                "name it in points, angles, images or unchanged"
             )
     both = {key: np.concatenate([episodes.arrays[key], array]) for key, array in reflected.items()}
     return Episodes(both, np.concatenate([episodes.ends, episodes.ends + episodes.total]), episodes.schema)
@@ -169,6 +173,21 @@ def _reflect_points(key: str, array: Array, columns: slice, mirror: Mirror) -> N
         raise DataError(f"mirror: expected points (x, y) in {key!r}, got {points.shape[-1]} columns: name pairs")
     pairs = points.astype(np.float64).reshape(*points.shape[:-1], -1, 2)
     array[..., columns] = (pairs @ np.array(mirror.matrix).T + np.array(mirror.shift)).reshape(points.shape)
+
+
+def _reflected_images(key: str, images: Array, mirror: Mirror) -> Array:
+    """Return the reflections of images [T, H, W, C]."""
+    if images.ndim != 4:
+        raise DataError(f"mirror: expected images {key!r} [T, height, width, channels], got {images.shape}")
+    (xx, xy), (yx, yy) = mirror.matrix
+    if {abs(v) for v in (xx, xy, yx, yy)} != {0.0, 1.0}:
+        raise DataError(f"mirror: expected a reflection of pixels for {key!r} (entries 0 and +-1), got {mirror.matrix}")
+    if not xx:  # x and y change places
+        if images.shape[1] != images.shape[2]:
+            raise DataError(f"mirror: expected square images {key!r}, got {images.shape[1:3]}")
+        images = images.swapaxes(1, 2)
+    flipped = tuple(axis for axis, sign in ((1, yx + yy), (2, xx + xy)) if sign < 0)
+    return np.flip(images, axis=flipped)
 
 
 def _floats(key: str, array: Array) -> Array:

@@ -1,6 +1,7 @@
 """Loader: batches from arrays that lie normalised on the device, in an order that is a pure function of the seed."""
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from ..errors import ConfigError, DataError
 from ..seeds import generator
 from .actions import Absolute, AnyActionSpace
-from .episodes import ACTION, Episodes
+from .episodes import ACTION, Array, Episodes
 from .normalize import Normalizer
 from .windows import Batch, Windows
 
@@ -20,11 +21,12 @@ Augment = Callable[[Batch, torch.Generator], Batch]
 class Loader:
     """Batches of windows, served by one gather a feature.
 
-    Every feature of `normalizer` is encoded once and kept on `device` (float32); other arrays of the episodes are not
-    touched. The order of an epoch depends on (seed, epoch) alone and augmentation on (seed, step) alone, so a run
-    resumed at any step sees exactly the batches of an uninterrupted one. The last, partial batch of an epoch is
-    dropped; where there are fewer windows than `batch_size`, all of them are one batch. `normalizer` is that of actions
-    in `space`, which each window is expressed in as it is served; None is absolute.
+    Every feature of `normalizer` is encoded once and kept on `device` (float32), those named in `raw` (images, texts)
+    as they are; other arrays of the episodes are not touched. The order of an epoch depends on (seed, epoch) alone and
+    augmentation on (seed, step) alone, so a run resumed at any step sees exactly the batches of an uninterrupted one.
+    The last, partial batch of an epoch is dropped; where there are fewer windows than `batch_size`, all of them are one
+    batch. `normalizer` is that of actions in `space`, which each window is expressed in as it is served; None is
+    absolute.
     """
 
     def __init__(
@@ -38,16 +40,17 @@ class Loader:
         device: torch.device | str = "cpu",
         space: AnyActionSpace | None = None,
         augment: Augment | None = None,
+        raw: Collection[str] = (),
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"expected batch_size >= 1, got {batch_size}")
         if not np.array_equal(windows.ends, episodes.ends):
             raise DataError("expected windows made from these episodes' ends, got others")
         wanted = set(normalizer.affines)
-        if ACTION not in wanted or not wanted <= set(episodes.arrays):
+        if ACTION not in wanted or not wanted | set(raw) <= set(episodes.arrays):
             raise DataError(
-                f"expected arrays {sorted(wanted | {ACTION})}, got {sorted(episodes.arrays)} and a normaliser for "
-                f"{sorted(wanted)}"
+                f"expected arrays {sorted({*wanted, *raw, ACTION})}, got {sorted(episodes.arrays)} and a normaliser "
+                f"for {sorted(wanted)}"
             )
         normalizer = normalizer.to(device)
         self.device = torch.device(device)
@@ -56,6 +59,7 @@ class Loader:
         self.batch_size = min(batch_size, len(windows))
         self._augment = augment
         self._features = {name: _resident(episodes, normalizer, name) for name in sorted(wanted)}
+        self._features |= {name: _as_stored(episodes.arrays[name]).to(device) for name in sorted(raw)}
         self._space = None if space is None or isinstance(space, Absolute) else space
         self._normalizer = normalizer
         if self._space is not None:
@@ -106,6 +110,13 @@ def _resident(episodes: Episodes, normalizer: Normalizer, name: str) -> Tensor:
 
 def _in_own_units(episodes: Episodes, name: str) -> Tensor:
     return torch.from_numpy(np.array(episodes.arrays[name], dtype=np.float32))
+
+
+def _as_stored(array: Array) -> Tensor:
+    """Return `array` as a tensor without a copy: images are large, and may lie on the disk."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nothing here writes
+        return torch.from_numpy(array)
 
 
 def _take(x: Tensor, steps: Tensor) -> Tensor:

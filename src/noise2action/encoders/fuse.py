@@ -98,10 +98,10 @@ class ObservationEncoder(nn.Module):
         )
         # Which modality every column of the vector and every token belongs to.
         owners = [torch.full((1, part.steps, part.dim), n) for n, part in enumerate(parts)]
-        cells = torch.tensor([part.cells for part in parts])
+        cells = [(n, i) for n, part in enumerate(parts) for i in range(part.cells)]
         self.column_owners = nn.Buffer(self._joined(owners)[0], persistent=False)
-        self.token_owners = nn.Buffer(torch.arange(len(parts)).repeat_interleave(cells), persistent=False)
-        self.token_first = nn.Buffer(torch.cat([torch.arange(n) == 0 for n in cells.tolist()]), persistent=False)
+        self.token_owners = nn.Buffer(torch.tensor([n for n, _ in cells]), persistent=False)
+        self.token_first = nn.Buffer(torch.tensor([i == 0 for _, i in cells]), persistent=False)
 
     @property
     def dim(self) -> int:

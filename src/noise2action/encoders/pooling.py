@@ -71,7 +71,8 @@ class SpatialSoftmax(nn.Module):
 
     def attention(self, maps: Maps) -> Float[Tensor, "N K h w"]:
         """Return where each keypoint looks: weights >= 0 that sum to 1 over the image."""
-        logits = self.nets(maps)
+        # In float32 whatever the maps are: half precision places a keypoint to a few pixels only.
+        logits = self.nets(maps).float()
         temperature = self.temperature if self.log_temperature is None else self.log_temperature.exp()
         if isinstance(temperature, Tensor) or temperature != 1:
             logits = logits / temperature
@@ -82,7 +83,7 @@ class SpatialSoftmax(nn.Module):
         size = maps.shape[2], maps.shape[3]
         # Cameras of different sizes may share this module.
         grid = self.pos_grid if size == self.size else coordinates(size).to(self.pos_grid.device)
-        return (self.attention(maps).flatten(2) @ grid.to(maps.dtype)).flatten(1)
+        return (self.attention(maps).flatten(2) @ grid).flatten(1).to(maps.dtype)
 
 
 class AveragePool(nn.Module):

@@ -100,4 +100,5 @@ def encoded(feature: Feature, x: Tensor, *, steps: int) -> Steps:
 def check_steps(feature: Feature, x: Tensor, *, steps: int) -> None:
     """Raise `ShapeError` unless `x` is [B, steps, *shape]."""
     if tuple(x.shape[1:]) != (steps, *feature.shape):
-        raise ShapeError(f"observation {feature.name!r}: expected [B, {steps}, *{feature.shape}], got {tuple(x.shape)}")
+        sizes = ", ".join(map(str, (steps, *feature.shape)))
+        raise ShapeError(f"observation {feature.name!r}: expected {steps} steps [B, {sizes}], got {tuple(x.shape)}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import TaskError
 from ..schema import Feature, Schema
 
-Observation = dict[str, NDArray[np.float32]]
+Observation = dict[str, NDArray[Any]]
+"""States float32, images uint8, texts int64 (which sentence), by feature name."""
 Env = gymnasium.Env[Observation, NDArray[np.float32]]
 
 
@@ -20,7 +21,7 @@ Env = gymnasium.Env[Observation, NDArray[np.float32]]
 class Demonstration:
     """One demonstrated episode: `observations[name][i]` is what was seen before `actions[i]`."""
 
-    observations: dict[str, NDArray[np.float32]]
+    observations: Observation
     """By feature name, [T, ...]."""
     actions: NDArray[np.float32]
     """[T, A], robot units."""
@@ -31,12 +32,17 @@ class Demonstration:
     """Which of several ways the demonstrator took, where the task has such ways."""
 
 
-def box(feature: Feature) -> spaces.Space[NDArray[np.float32]]:
-    """Return the space of one feature, unbounded where the schema states no range."""
-    low = -np.inf if feature.low is None else feature.low
-    high = np.inf if feature.high is None else feature.high
-    space = spaces.Box(np.float32(low), np.float32(high), feature.shape, np.float32)
-    return cast(spaces.Space[NDArray[np.float32]], space)
+def box(feature: Feature) -> spaces.Space[NDArray[Any]]:
+    """Return the space of one feature; a state is unbounded where the schema states no range."""
+    if feature.kind == "image":
+        space = spaces.Box(0, 255, feature.shape, np.uint8)
+    elif feature.kind == "text":
+        space = spaces.Box(0, len(feature.sentences) - 1, feature.shape, np.int64)
+    else:
+        low = -np.inf if feature.low is None else feature.low
+        high = np.inf if feature.high is None else feature.high
+        space = spaces.Box(np.float32(low), np.float32(high), feature.shape, np.float32)
+    return cast(spaces.Space[NDArray[Any]], space)
 
 
 def observation_space(schema: Schema) -> spaces.Space[Observation]:
@@ -56,6 +62,18 @@ def checked_action(action: ArrayLike, feature: Feature) -> NDArray[np.float64]:
     if not np.isfinite(values).all():
         raise TaskError(f"expected a finite action, got {values.tolist()}: check the policy that computed it")
     return np.clip(values, feature.low, feature.high)
+
+
+def spoken(feature: Feature, rng: np.random.Generator, asked: Mapping[str, Any]) -> tuple[str, Observation]:
+    """Return the sentence that an episode is told, and the observation of the text `feature` that says so.
+
+    `asked["instruction"]` sets it. One that is not among the feature's has no position: the last one's is observed, and
+    who says such a sentence gives its embedding to the policy instead.
+    """
+    drawn = int(rng.integers(len(feature.sentences)))
+    sentence = str(asked.get("instruction", feature.sentences[drawn]))
+    known = {name: position for position, name in enumerate(feature.sentences)}
+    return sentence, {feature.name: np.array([known.get(sentence, len(known) - 1)], np.int64)}
 
 
 def split_seed(seed: int) -> tuple[int, np.random.Generator]:

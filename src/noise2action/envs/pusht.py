@@ -31,6 +31,17 @@ SCHEMA = Schema(
 )
 
 
+IMAGE_SIZE = 96
+IMAGE_SCHEMA = Schema(
+    observations=(
+        Feature("image", (IMAGE_SIZE, IMAGE_SIZE, 3), kind="image", dtype="uint8"),
+        Feature("agent_position", (2,), unit="px"),
+    ),
+    action=SCHEMA.action,
+)
+"""What the camera above the table and the finger's own joints tell; where the block is, only the picture shows."""
+
+
 @runtime_checkable
 class Simulator(Protocol):
     """What is used of a `gym_pusht` environment: pymunk's space and its two bodies."""
@@ -56,6 +67,14 @@ class Simulator(Protocol):
 
     def render(self) -> NDArray[np.uint8]:
         """Return the picture."""
+        ...
+
+    def _draw(self) -> Any:  # noqa: ANN401 - pygame's surface
+        """Return the scene, drawn."""
+        ...
+
+    def _get_img(self, screen: Any, width: int, height: int) -> NDArray[np.uint8]:  # noqa: ANN401
+        """Return the drawn scene in other pixels, without the mark of the last target."""
         ...
 
     def close(self) -> None:
@@ -156,3 +175,17 @@ class PushT(Env[Observation, NDArray[np.float32]]):
 
     def _info(self, *, success: bool) -> dict[str, Any]:
         return {"success": success, "score": self._score}
+
+
+class PushTImage(PushT):
+    """PushT with the observations of `IMAGE_SCHEMA`: a picture of 96 x 96 pixels instead of the block's pose."""
+
+    def __init__(self, *, size: int = 256) -> None:
+        super().__init__(size=size)
+        self.observation_space = observation_space(IMAGE_SCHEMA)
+
+    def _observation(self) -> Observation:
+        position = self.sim.get_obs()[:2].astype(np.float32)
+        screen = self.sim._draw()  # pyright: ignore[reportPrivateUsage]
+        picture = self.sim._get_img(screen, IMAGE_SIZE, IMAGE_SIZE)  # pyright: ignore[reportPrivateUsage]
+        return {"image": picture, "agent_position": position}

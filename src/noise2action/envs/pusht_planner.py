@@ -294,8 +294,8 @@ def driver(sim: Simulator, rng: np.random.Generator) -> Callable[[Observation], 
     return act
 
 
-def demonstrate(seed: int) -> Demonstration:
+def demonstrate(seed: int, *, make: Callable[[], PushT] = PushT) -> Demonstration:
     """Return one demonstrated episode; `seed` fixes the layout and, independently, the demonstrator's choices."""
     layout, rng = split_seed(seed)
-    env = PushT(size=64)
+    env = make()
     return record(env, layout, driver(env.sim, rng))

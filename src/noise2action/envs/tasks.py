@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ..errors import TaskError, did_you_mean
 from ..schema import Schema
@@ -37,6 +38,14 @@ TASKS: dict[str, Task] = {
             two_routes.MAX_STEPS,
             two_routes.TwoRoutes,
             two_routes.demonstrate,
+        ),
+        Task(
+            "pusht_image",
+            pusht.IMAGE_SCHEMA,
+            pusht.CONTROL_HZ,
+            pusht.MAX_STEPS,
+            pusht.PushTImage,
+            partial(pusht_planner.demonstrate, make=pusht.PushTImage),
         ),
         Task("pusht", pusht.SCHEMA, pusht.CONTROL_HZ, pusht.MAX_STEPS, pusht.PushT, pusht_planner.demonstrate),
     )

@@ -1,6 +1,6 @@
 """Policies: a spec, a normaliser, an encoder, a network and an objective, composed; stateless."""
 
-from .diffusion import DiffusionConfig, DiffusionPolicy, Sampling
+from .diffusion import DiffusionConfig, DiffusionPolicy, Guided, Sampling
 from .latent import LatentDiffusionConfig, LatentDiffusionPolicy
 from .mixture import MixtureConfig, MixturePolicy
 from .policy import Policy, PolicySpec
@@ -17,6 +17,7 @@ __all__ = [
     "AnyPolicyConfig",
     "DiffusionConfig",
     "DiffusionPolicy",
+    "Guided",
     "LatentDiffusionConfig",
     "LatentDiffusionPolicy",
     "MixtureConfig",

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from ..condition import Condition
 from ..data.normalize import Normalizer
-from ..encoders.state import StateEncoder
-from ..errors import SchemaError, ShapeError
+from ..encoders.fuse import EncoderConfig
+from ..errors import ShapeError
 from ..nets import AnyNetConfig
 from ..schema import Schema
 from ..shapes import Chunk
@@ -17,10 +17,18 @@ from .policy import PolicySpec
 class Backbone(nn.Module):
     """From an observation history to the network's prediction for a chunk."""
 
-    def __init__(self, config: AnyNetConfig, *, spec: PolicySpec, schema: Schema, normalizer: Normalizer) -> None:
+    def __init__(
+        self,
+        config: AnyNetConfig,
+        *,
+        encoder: EncoderConfig,
+        spec: PolicySpec,
+        schema: Schema,
+        normalizer: Normalizer,
+    ) -> None:
         super().__init__()
         self.spec, self.schema, self.normalizer = spec, schema, normalizer
-        self.encoder = StateEncoder(schema.observations, obs_steps=spec.obs_steps)
+        self.encoder = encoder.build(schema.observations, spec.obs_steps)
         self.net = config.build(
             horizon=spec.horizon,
             action_dim=schema.action_dim,
@@ -35,18 +43,14 @@ class Backbone(nn.Module):
 
     def condition(self, history: Mapping[str, Tensor]) -> Condition:
         """Return the condition of a history in robot units; `SchemaError` or `ShapeError` where it does not fit."""
-        normalised: dict[str, Tensor] = {}
-        for feature in self.schema.observations:
-            if feature.name not in history:
-                raise SchemaError(f"expected an observation {feature.name!r}, got {sorted(history)}")
-            x = history[feature.name]
-            if x.ndim < 2 or x.shape[1] != self.spec.obs_steps:
-                raise ShapeError(
-                    f"observation {feature.name!r}: expected {self.spec.obs_steps} steps [B, O, ...], "
-                    f"got {tuple(x.shape)}"
-                )
-            normalised[feature.name] = self.normalizer.encode(feature.name, x)
-        return self.encoder(normalised)
+        self.encoder.check(history)
+        return self.encoder(
+            {
+                f.name: self.normalizer.encode(f.name, history[f.name]) if f.is_state else history[f.name]
+                for f in self.schema.observations
+                if f.name in history
+            }
+        )
 
     def chunk_like(self, condition: Condition) -> Chunk:
         """Return an empty chunk of the right shape, dtype and device."""

@@ -171,7 +171,7 @@ def verify(folder: Path) -> dict[str, bytes]:
 def build(checkpoint: Checkpoint, *, weights: str = "ema") -> AnyPolicy:
     """Return the policy of a checkpoint with its `ema` or `model` weights, loaded strictly, ready to plan."""
     deployed = checkpoint.deployed
-    normalizer = Normalizer.from_state(checkpoint.tensors["normalizer"], deployed.schema.features)
+    normalizer = Normalizer.from_state(checkpoint.tensors["normalizer"], deployed.schema.normalised)
     with torch.device("meta"):  # nothing is allocated before the file's own shapes were seen to agree
         _check_weights(
             deployed.policy.build(deployed.schema, normalizer), checkpoint.tensors[weights], f"{weights}.safetensors"

@@ -17,13 +17,24 @@ from ..diffusion.objective import Diffusion, Losses
 from ..diffusion.samplers import DDIM, AnySampler, Renoise
 from ..diffusion.sampling import place, sample
 from ..diffusion.tableau import OnStep
-from ..errors import ConfigError
+from ..encoders.fuse import EncoderConfig
+from ..errors import ConfigError, did_you_mean
 from ..nets import AnyNetConfig, MLPConfig
 from ..schema import Schema
 from ..seeds import Generators
 from ..timing import Stopwatch
 from .backbone import Backbone
 from .policy import PolicySpec
+
+
+@dataclass(frozen=True)
+class Guided:
+    """Classifier-free guidance by one modality, against its learned null; the rest of the observation stays."""
+
+    modality: str
+    """Feature by name, or `state`; one that the encoder was trained to miss (encoder.modality_dropout > 0)."""
+    weight: float = 1.0
+    """w: -1 ignores the modality, 0 is none, above 0 follows it more closely than the demonstrations did."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,8 @@ class Sampling:
     """Bound on |x0_hat| in normalised units (min-max actions lie in [-1, 1]); null for none."""
     guidance: float = 0.0
     """Classifier-free guidance weight w: -1 ignores the observation, 0 is none, above 0 sharper (scale s = 1 + w)."""
+    guided: tuple[Guided, ...] = ()
+    """Guidance by single modalities instead, such as what is said; several add up as if each had been told alone."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Smallest and largest t that are guided."""
     guidance_rescale: float = 0.0
@@ -53,7 +66,17 @@ class Sampling:
             )
         if not 1 <= self.nfe <= 10_000 or (self.clip is not None and not self.clip > 0):
             raise ConfigError(f"expected 1 <= nfe <= 10000 and clip > 0 or null, got nfe={self.nfe}, clip={self.clip}")
-        check_guidance(self.guidance, interval=self.guidance_interval, rescale=self.guidance_rescale)
+        check_guidance(
+            [self.guidance, *(told.weight for told in self.guided)],
+            interval=self.guidance_interval,
+            rescale=self.guidance_rescale,
+        )
+        names = [told.modality for told in self.guided]
+        if len(set(names)) != len(names) or (names and self.guidance):
+            raise ConfigError(
+                "expected guidance by the whole observation or by single modalities, each once, got "
+                f"guidance={self.guidance:g} and {names}"
+            )
         self.sampler.steps(self.nfe)
 
 
@@ -65,18 +88,23 @@ class DiffusionConfig:
     """Step conventions."""
     net: AnyNetConfig = field(default_factory=MLPConfig)
     """Network."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """Observation encoder."""
     objective: Diffusion = field(default_factory=Diffusion)
     """Path, target, training times and weight."""
     sampling: Sampling = field(default_factory=Sampling)
     """Sampler, grid and number of network evaluations."""
     p_uncond: float = 0.0
     """Share of training samples whose observation is hidden behind a learned null; guidance needs it (0.1 is usual)."""
+    draws: int = 1
+    """Noise levels and noises that an encoded sample is trained with at once; where encoding images costs more than
+    calling the network, 4 or 8 teach more for almost the same time."""
 
     def __post_init__(self) -> None:
         """Reject a grid that does not exist on the path, and guidance without null training, before all training."""
         sampling, (_, start) = self.sampling, self.objective.span
-        if not 0 <= self.p_uncond < 1:
-            raise ConfigError(f"expected p_uncond in [0, 1), got {self.p_uncond}")
+        if not (0 <= self.p_uncond < 1 and 1 <= self.draws <= 1024):
+            raise ConfigError(f"expected p_uncond in [0, 1) and draws in [1, 1024], got {self.p_uncond}, {self.draws}")
         if sampling.guidance and not self.p_uncond:
             raise ConfigError(
                 f"expected a policy trained with p_uncond > 0 to guide, got guidance={sampling.guidance:g} on one "
@@ -95,18 +123,32 @@ class DiffusionPolicy(nn.Module):
     def __init__(self, config: DiffusionConfig, schema: Schema, normalizer: Normalizer) -> None:
         super().__init__()
         self.config, self.schema, self.spec = config, schema, config.spec
-        self.backbone = Backbone(config.net, spec=config.spec, schema=schema, normalizer=normalizer)
+        self.backbone = Backbone(
+            config.net, encoder=config.encoder, spec=config.spec, schema=schema, normalizer=normalizer
+        )
         # Absent unless used, so that policies without keep their weights, their files and their random numbers.
         self.null = nn.Parameter(torch.randn(self.backbone.encoder.dim)) if config.p_uncond else None
         memory = config.objective.times.memory()
         self.memory = None if memory is None else nn.Buffer(memory)
         self.slopes: tuple[tuple[Cost, float], ...] = ()
+        self._check_guided(config.sampling)
 
     def resampled(self, sampling: Sampling) -> "DiffusionPolicy":
         """Return this policy, on the same weights, with another way of sampling."""
+        self._check_guided(sampling)
         other = copy.copy(self)
         other.config = replace(self.config, sampling=sampling)
         return other
+
+    def _check_guided(self, sampling: Sampling) -> None:
+        """Raise `ConfigError` unless the encoder was trained without each of the modalities that guide."""
+        known = self.backbone.encoder.droppable
+        for told in sampling.guided:
+            if told.modality not in known:
+                raise ConfigError(
+                    f"expected a modality that the policy was trained to miss to guide by, got {told.modality!r}: "
+                    f"{did_you_mean(told.modality, known)}; train with --policy.encoder.modality-dropout 0.1"
+                )
 
     def descending(self, cost: Cost, *, scale: float = 1.0) -> "DiffusionPolicy":
         """Return this policy, on the same weights, planning down the slope of `cost`; see `descend`.
@@ -122,19 +164,21 @@ class DiffusionPolicy(nn.Module):
         return other
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> Losses:
-        """Return the diffusion loss a sample; padded actions do not count."""
-        condition = self.backbone.encoder(batch.observations)
+        """Return the diffusion loss a sample, `draws` times as many as the batch has; padded actions do not count."""
+        condition = self.backbone.encoder(batch.observations, generator=generator)
         if self.null is not None:
             hidden = (
                 torch.rand(len(condition.vector), 1, generator=generator, device=generator.device)
                 < self.config.p_uncond
             )
             condition = self._hidden(condition, hidden)
+        if self.config.draws > 1:
+            condition = Condition.stack([condition] * self.config.draws)
         return self.config.objective.loss(
             lambda x, t: self.backbone(x, t, condition),
-            batch.actions,
+            batch.actions.repeat(self.config.draws, 1, 1),
             generator=generator,
-            valid=batch.valid,
+            valid=batch.valid.repeat(self.config.draws, 1),
             # Validation neither learns from what it sees nor depends on what training saw.
             memory=self.memory if self.training else None,
         )
@@ -169,17 +213,28 @@ class DiffusionPolicy(nn.Module):
         def under(told: Condition) -> Denoiser:
             return objective.denoiser(lambda x, t: self.backbone(x, t, told))
 
-        if self.null is None or not sampling.guidance:
+        rows = torch.ones(len(condition.vector), dtype=torch.bool, device=condition.vector.device)
+        if sampling.guided:
+            weights = [told.weight for told in sampling.guided]
+            blocks = self._told_apart(condition, [told.modality for told in sampling.guided], rows)
+        elif sampling.guidance:
+            weights = [sampling.guidance]
+            blocks = [self._hidden(condition, ~rows[:, None]), self._hidden(condition, rows[:, None])]
+        else:
             return under(condition)
-        whole = torch.ones(len(condition.vector), 1, dtype=torch.bool, device=condition.vector.device)
-        blocks = self._hidden(condition, ~whole), self._hidden(condition, whole)
         return cfg(
             under(Condition.stack(blocks)),
-            sampling.guidance,
+            weights,
             alone=lambda k: under(blocks[k]),
             interval=sampling.guidance_interval,
             rescale=sampling.guidance_rescale,
         )
+
+    def _told_apart(self, condition: Condition, names: list[str], rows: Tensor) -> list[Condition]:
+        """Return `condition` with only one of the modalities `names`, for each; then with none of them."""
+        hide = self.backbone.encoder.hide
+        alone = [hide(condition, {other: rows for other in names if other != name}) for name in names]
+        return [*alone, hide(condition, dict.fromkeys(names, rows))]
 
     @torch.no_grad()
     def plan(

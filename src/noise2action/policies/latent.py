@@ -13,6 +13,7 @@ from ..data.normalize import Affine, Normalizer
 from ..data.windows import Batch
 from ..diffusion.objective import Diffusion, Losses, masked_mean, without_padding
 from ..diffusion.tableau import OnStep
+from ..encoders.fuse import EncoderConfig
 from ..errors import ConfigError, ShapeError
 from ..nets import AnyNetConfig, MLPConfig
 from ..nets.autoencoder import MLPAutoencoderConfig
@@ -31,6 +32,8 @@ class LatentDiffusionConfig:
     """Step conventions."""
     net: AnyNetConfig = field(default_factory=MLPConfig)
     """Network of codes."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """Observation encoder."""
     autoencoder: MLPAutoencoderConfig = field(default_factory=lambda: MLPAutoencoderConfig(latent=(4, 4)))
     """Action chunks to codes [steps, dim] and back."""
     objective: Diffusion = field(default_factory=Diffusion)
@@ -51,7 +54,8 @@ class LatentDiffusionConfig:
         """The diffusion policy to which a code is a chunk of `steps` actions of `dim` numbers without bounds."""
         steps, absolute = self.autoencoder.latent[0], Absolute()
         spec = replace(self.spec, horizon=steps, stride=1, first_action=0, action_space=absolute)
-        return DiffusionConfig(spec, self.net, self.objective, replace(self.sampling, clip=None), self.p_uncond)
+        sampling = replace(self.sampling, clip=None)
+        return DiffusionConfig(spec, self.net, self.encoder, self.objective, sampling, self.p_uncond)
 
     def build(self, schema: Schema, normalizer: Normalizer) -> "LatentDiffusionPolicy":
         """Return the policy with fresh weights (from the global generator)."""

@@ -19,6 +19,7 @@ from ..data.normalize import Normalizer
 from ..data.windows import Batch
 from ..diffusion.objective import Losses, without_padding
 from ..diffusion.tableau import OnStep
+from ..encoders.fuse import EncoderConfig
 from ..errors import ConfigError, ShapeError
 from ..nets import AnyNetConfig, MLPConfig
 from ..schema import Feature, Schema
@@ -43,6 +44,8 @@ class MixtureConfig:
     """Step conventions."""
     net: AnyNetConfig = field(default_factory=MLPConfig)
     """Network."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """Observation encoder."""
     components: int = 5
     """Gaussians; 1 is Gaussian behavioural cloning."""
     min_std: float = 0.01
@@ -113,7 +116,9 @@ class MixturePolicy(nn.Module):
         self.config, self.schema, self.spec, self.normalizer = config, schema, config.spec, normalizer
         width = config.components * (2 * schema.action_dim + 1)
         wide = replace(schema, action=Feature(schema.action.name, (width,)))
-        self.backbone = Backbone(config.net, spec=config.spec, schema=wide, normalizer=normalizer)
+        self.backbone = Backbone(
+            config.net, encoder=config.encoder, spec=config.spec, schema=wide, normalizer=normalizer
+        )
         # Networks start at zero output, where all components are one and the gradient keeps them so.
         self.start = nn.Parameter(INITIAL_SPREAD * torch.randn(config.components, 1, schema.action_dim))
 
@@ -133,7 +138,9 @@ class MixturePolicy(nn.Module):
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> Losses:
         """Return the negative log-likelihood a sample in nats an action element; padded actions do not count."""
-        nats = -self.mixture(self.backbone.encoder(batch.observations)).log_prob(batch.actions, batch.valid)
+        nats = -self.mixture(self.backbone.encoder(batch.observations, generator=generator)).log_prob(
+            batch.actions, batch.valid
+        )
         elements = batch.valid.sum(1).clamp(min=1) * self.schema.action_dim
         return Losses(nats / elements, torch.ones_like(nats))
 

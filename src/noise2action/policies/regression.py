@@ -13,6 +13,7 @@ from ..data.normalize import Normalizer
 from ..data.windows import Batch
 from ..diffusion.objective import Losses, masked_mean, without_padding
 from ..diffusion.tableau import OnStep
+from ..encoders.fuse import EncoderConfig
 from ..nets import AnyNetConfig, MLPConfig
 from ..schema import Schema
 from ..seeds import Generators
@@ -29,6 +30,8 @@ class RegressionConfig:
     """Step conventions."""
     net: AnyNetConfig = field(default_factory=MLPConfig)
     """Network."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """Observation encoder."""
 
     def build(self, schema: Schema, normalizer: Normalizer) -> "RegressionPolicy":
         """Return the policy with fresh weights (from the global generator)."""
@@ -41,11 +44,13 @@ class RegressionPolicy(nn.Module):
     def __init__(self, config: RegressionConfig, schema: Schema, normalizer: Normalizer) -> None:
         super().__init__()
         self.config, self.schema, self.spec = config, schema, config.spec
-        self.backbone = Backbone(config.net, spec=config.spec, schema=schema, normalizer=normalizer)
+        self.backbone = Backbone(
+            config.net, encoder=config.encoder, spec=config.spec, schema=schema, normalizer=normalizer
+        )
 
     def loss(self, batch: Batch, *, generator: torch.Generator) -> Losses:
         """Return the squared error a sample, in normalised units; padded actions do not count."""
-        condition = self.backbone.encoder(batch.observations)
+        condition = self.backbone.encoder(batch.observations, generator=generator)
         t = torch.ones(len(batch.actions), device=batch.actions.device)
         mean = self.backbone(torch.zeros_like(batch.actions), t, condition)
         error = (mean.to(batch.actions.dtype) - without_padding(batch.actions, batch.valid)) ** 2

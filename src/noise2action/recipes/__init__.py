@@ -4,10 +4,13 @@ from collections.abc import Callable
 
 from ..errors import ConfigError, did_you_mean
 from .experiment import Experiment
+from .pusht_image import pusht_image
 from .pusht_state import pusht_state
 from .two_routes import two_routes
 
-RECIPES: dict[str, Callable[[], Experiment]] = {recipe.__name__: recipe for recipe in (two_routes, pusht_state)}
+RECIPES: dict[str, Callable[[], Experiment]] = {
+    recipe.__name__: recipe for recipe in (two_routes, pusht_state, pusht_image)
+}
 """Every recipe by name."""
 
 

@@ -12,6 +12,7 @@ from ..data.episodes import ACTION, Episodes
 from ..data.formats import describe, locate, read
 from ..data.loader import Loader
 from ..data.normalize import Normalizer, NormalizerKind
+from ..data.pixels import pixels
 from ..data.split import split
 from ..data.windows import Windows
 from ..envs.tasks import Task, find
@@ -77,6 +78,9 @@ def load_episodes(task: Task, config: DataConfig) -> Episodes:
     direct = [name for name in wanted if name in stored]
     raw = read(path, sorted({*direct, *(c.source for c in sources.values())}))
     arrays = {name: raw.arrays[name] if name in direct else _column(raw, sources[name]) for name in wanted}
+    for feature in task.schema.observations:
+        if feature.kind == "image":
+            arrays[feature.name] = pixels(feature.name, arrays[feature.name])
     task.schema.check({name: array.shape[1:] for name, array in arrays.items()}, where=str(path))
     episodes = Episodes(arrays, raw.ends, task.schema)
     check_finite(episodes)
@@ -85,12 +89,12 @@ def load_episodes(task: Task, config: DataConfig) -> Episodes:
 
 def _column(episodes: Episodes, column: Column) -> np.ndarray:
     array = episodes.arrays[column.source]
-    if array.ndim != 2 or not 0 <= column.start < column.stop <= array.shape[1]:
+    if array.ndim < 2 or not 0 <= column.start < column.stop <= array.shape[-1]:
         raise DataError(
-            f"expected {column.source!r} with at least {column.stop} elements a step, got shape {array.shape[1:]}: "
-            f"correct the column of {column.feature!r}"
+            f"expected {column.source!r} with at least {column.stop} elements on its last axis, got shape "
+            f"{array.shape[1:]} a step: correct the column of {column.feature!r}"
         )
-    return array[:, column.start : column.stop]
+    return array[..., column.start : column.stop]
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ def job(experiment: Experiment, *, on_progress: Progress | None = None) -> tuple
     if config.mirror is not None:
         training = mirrored(training, config.mirror)
     kinds: dict[str, NormalizerKind] = {
-        f.name: "identity" if f.kind == "angle" else config.observations for f in task.schema.observations
+        f.name: "identity" if f.kind == "angle" else config.observations for f in task.schema.observations if f.is_state
     }
     kinds[task.schema.action.name] = config.actions
 
@@ -146,6 +150,7 @@ def job(experiment: Experiment, *, on_progress: Progress | None = None) -> tuple
             seed=experiment.seed,
             space=spec.action_space,
             augment=config.noise if part is training else None,
+            raw=[f.name for f in task.schema.observations if not f.is_state],
         )
 
     source = "simulated demonstrator" if config.path is None else config.path

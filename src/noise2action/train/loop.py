@@ -112,6 +112,8 @@ def fit(job: Job, run: Path, *, resume: bool = False, on_status: Callable[[Statu
     check_resumable(run, resume=resume)
     if complete(run):
         state.restore(load(run))
+    else:
+        state.weights.prepare()
     write_env(run, threads=torch.get_num_threads(), precision="bf16" if half else "fp32")
     with Metrics(run, after_step=state.step, tensorboard=config.tensorboard) as metrics, _interrupts() as interrupted:
         return _loop(state, run, metrics, interrupted=interrupted, on_status=on_status)
@@ -211,7 +213,7 @@ class _Window:
             "loss": float(values.mean()),
             "lr": state.job.config.rate(state.step - 1, state.elapsed_s),
             "grad_norm": sum(self.norms) / len(self.norms),
-            "samples_per_s": len(values) / seconds,
+            "samples_per_s": state.job.training.batch_size * (state.step - self.first) / seconds,
             "elapsed_s": state.elapsed_s,
             "buckets": buckets(torch.cat(self.times), torch.cat(self.at_time)),
         }

@@ -43,7 +43,8 @@ def validate(policy: AnyPolicy, held_out: Loader, normalizer: Normalizer) -> Val
 
 def action_error(policy: AnyPolicy, batch: Batch, normalizer: Normalizer) -> float:
     """Return the mean distance between planned and demonstrated actions over the executed, unpadded part of chunks."""
-    history = {name: normalizer.decode(name, x) for name, x in batch.observations.items()}
+    states = normalizer.affines
+    history = {n: normalizer.decode(n, x) if n in states else x for n, x in batch.observations.items()}
     planned = policy.plan(history, generator=generator(0, "validation plan"))
     wanted = policy.spec.commanded(normalizer.decode(policy.schema.action.name, batch.actions), history)
     first = -policy.spec.first_action

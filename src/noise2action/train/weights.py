@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ..encoders.fuse import ObservationEncoder
 from ..errors import CheckpointError, TrainingError
 from ..policies import AnyPolicy
 from .config import TrainConfig
@@ -27,7 +28,9 @@ class Weights:
         self.ema = build().eval().requires_grad_(requires_grad=False)
         self.ema.load_state_dict(self.policy.state_dict())
         self.worker = build() if half else self.policy
-        share_buffers(self.policy, self.worker)
+        # Statistics of the training (batch norm, losses by time) belong to all three; they are not averaged.
+        for other in (self.worker, self.ema):
+            share_buffers(self.policy, other)
         self._flat, matrices = flatten(self.policy, torch.float32)
         self._average, _ = flatten(self.ema, torch.float32)
         self._working = flatten(self.worker, torch.bfloat16)[0] if half else self._flat
@@ -49,6 +52,15 @@ class Weights:
             betas=config.betas,
             fused=True,
         )
+        self._refresh()
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Read what fresh encoders are told to learn from: published weights, embeddings of sentences."""
+        for module in self.policy.modules():
+            if isinstance(module, ObservationEncoder):
+                module.prepare()
+        self._average.copy_(self._flat)
         self._refresh()
 
     @torch.no_grad()
