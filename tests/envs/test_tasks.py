@@ -50,7 +50,8 @@ def test_observations_follow_the_schema(task: Task) -> None:
     observations, infos = rollout(env, actions_of(task, 20), seed=1)
     for observation in observations:
         assert env.observation_space.contains(observation)
-        task.schema.check({**{k: v.shape for k, v in observation.items()}, "action": (2,)}, where=task.name)
+        shapes = {k: v.shape for k, v in observation.items()}
+        task.schema.check({**shapes, "action": task.schema.action.shape}, where=task.name)
     assert all(isinstance(info["success"], bool) and 0.0 <= info["score"] <= 1.0 for info in infos)
     scores = [info["score"] for info in infos]
     assert scores == sorted(scores)
@@ -68,8 +69,11 @@ def test_a_seed_fixes_layout_and_picture(task: Task) -> None:
     actions = actions_of(task, 20)
     for a, b in zip(rollout(first, actions, 3)[0], rollout(second, actions, 3)[0], strict=True):
         assert all(np.array_equal(a[name], b[name]) for name in a)
-    starts = {tuple(np.concatenate(list(first.reset(seed=seed)[0].values()))) for seed in range(20)}
-    assert len(starts) == 20
+    starts = [first.reset(seed=seed)[0] for seed in range(20)]
+    if task.name == "gentle_firm":
+        # Fingers are open at first; what differs is the object between them.
+        starts = [first.step(np.full(1, 0.025, np.float32))[0] for seed in range(20) if first.reset(seed=seed)]
+    assert len({b"".join(x.tobytes() for x in start.values()) for start in starts}) == 20
 
 
 @tasks
@@ -87,15 +91,16 @@ def test_the_picture_is_rgb_and_shows_motion(task: Task) -> None:
 def test_wrong_actions_are_named(task: Task) -> None:
     env = task.make()
     env.reset(seed=0)
-    with pytest.raises(TaskError, match=r"shape \(2,\), got \(3,\)"):
+    dim = task.schema.action_dim
+    with pytest.raises(TaskError, match=rf"shape \({dim},\), got \(3,\)"):
         env.step(np.zeros(3, np.float32))
     with pytest.raises(TaskError, match="finite action"):
-        env.step(np.array([np.nan, 0.0], np.float32))
+        env.step(np.full(dim, np.nan, np.float32))
 
 
 @tasks
 def test_actions_out_of_range_act_as_their_limit(task: Task) -> None:
-    high = np.full(2, task.schema.action.high, np.float32)
+    high = np.full(task.schema.action_dim, task.schema.action.high, np.float32)
     (_, a), (_, b) = (rollout(task.make(), action[None], seed=4)[0] for action in (high, 3 * high))
     assert all(np.array_equal(a[name], b[name]) for name in a)
 
@@ -105,7 +110,8 @@ def test_an_episode_is_cut_off(task: Task) -> None:
     env = task.make()
     observation, _ = env.reset(seed=5)
     # Standing still: a target where the finger is, or no velocity.
-    still = observation.get("agent_position", np.zeros(2, np.float32))
+    where = next((observation[name] for name in ("agent_position", "opening") if name in observation), np.zeros(2))
+    still = where.astype(np.float32)
     ends = [env.step(still)[2:4] for _ in range(task.max_steps)]
     assert not any(terminated for terminated, _ in ends)
     assert [truncated for _, truncated in ends] == [False] * (task.max_steps - 1) + [True]
@@ -124,7 +130,7 @@ def test_demonstrations_are_reproducible_and_replay(task: Task) -> None:
     assert infos[-1]["success"]
     for name, values in demo.observations.items():
         np.testing.assert_array_equal(values, np.stack([o[name] for o in observations[:-1]]))
-        assert values.dtype == np.float32
+        assert values.dtype == task.schema.features[name].dtype
     assert len(demo.actions) == len(observations) - 1
 
 
