@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from ..condition import Condition
 from ..data.normalize import Normalizer
 from ..encoders.fuse import EncoderConfig
-from ..errors import ShapeError
 from ..nets import AnyNetConfig
 from ..schema import Schema
 from ..shapes import Chunk
@@ -56,12 +55,6 @@ class Backbone(nn.Module):
         """Return an empty chunk of the right shape, dtype and device."""
         vector = condition.vector
         return vector.new_empty(len(vector), self.spec.horizon, self.schema.action_dim)
-
-    def check_committed(self, committed: Tensor) -> None:
-        """Raise `ShapeError` unless `committed` is [B, K, A] with K at most the horizon."""
-        horizon, dim = self.spec.horizon, self.schema.action_dim
-        if committed.ndim != 3 or committed.shape[1] > horizon or committed.shape[2] != dim:
-            raise ShapeError(f"committed: expected [B, K <= {horizon}, {dim}], got {tuple(committed.shape)}")
 
     def normalised_actions(self, actions: Tensor) -> Tensor:
         """Return actions in robot units as the network sees them."""

@@ -270,7 +270,7 @@ class DiffusionPolicy(nn.Module):
 
 def _known(backbone: Backbone, committed: Tensor) -> tuple[Tensor, Tensor]:
     """Return (value, mask) [B, H, A] of the committed actions [B, K, A], in normalised units."""
-    backbone.check_committed(committed)
+    backbone.spec.check_committed(committed, dim=backbone.schema.action_dim)
     horizon = backbone.spec.horizon
     missing = horizon - committed.shape[1]
     value = nn.functional.pad(backbone.normalised_actions(committed), (0, 0, 0, missing))

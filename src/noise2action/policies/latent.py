@@ -14,7 +14,7 @@ from ..data.windows import Batch
 from ..diffusion.objective import Diffusion, Losses, masked_mean, without_padding
 from ..diffusion.tableau import OnStep
 from ..encoders.fuse import EncoderConfig
-from ..errors import ConfigError, ShapeError
+from ..errors import ConfigError
 from ..nets import AnyNetConfig, MLPConfig
 from ..nets.autoencoder import MLPAutoencoderConfig
 from ..schema import Feature, Schema
@@ -116,16 +116,10 @@ class LatentDiffusionPolicy(nn.Module):
         the plan does not know of them and may not continue them smoothly.
         """
         if committed is not None:
-            self._check_committed(committed)
+            self.spec.check_committed(committed, dim=self.schema.action_dim)
         watch = watch or Stopwatch()
         policy = copy.copy(self.codes)
         policy.config = self.config.codes  # not those of the training: this policy may be a resampled one
         codes = policy.plan(history, generator=generator, watch=watch, on_step=on_step)
         with watch("decoder"):
-            actions = self.spec.commanded(self.decode(codes), history)
-        return actions if committed is None else torch.cat([committed, actions[:, committed.shape[1] :]], dim=1)
-
-    def _check_committed(self, committed: Tensor) -> None:
-        horizon, dim = self.spec.horizon, self.schema.action_dim
-        if committed.ndim != 3 or committed.shape[1] > horizon or committed.shape[2] != dim:
-            raise ShapeError(f"committed: expected [B, K <= {horizon}, {dim}], got {tuple(committed.shape)}")
+            return self.spec.keeping(committed, self.spec.commanded(self.decode(codes), history))

@@ -20,7 +20,7 @@ from ..data.windows import Batch
 from ..diffusion.objective import Losses, without_padding
 from ..diffusion.tableau import OnStep
 from ..encoders.fuse import EncoderConfig
-from ..errors import ConfigError, ShapeError
+from ..errors import ConfigError
 from ..nets import AnyNetConfig, MLPConfig
 from ..schema import Feature, Schema
 from ..seeds import Generators, randn_like
@@ -161,17 +161,11 @@ class MixturePolicy(nn.Module):
         with watch("denoise"):
             mixture = self.mixture(condition)
             if committed is not None:
-                self._check_committed(committed)
+                self.spec.check_committed(committed, dim=self.schema.action_dim)
                 mixture = mixture.given(self.normalizer.encode(action, self.spec.learnt(committed, history)))
             chunk = mixture.draw(self.config.take, generator)
         with watch("decode"):
-            actions = self.spec.commanded(self.normalizer.decode(action, chunk), history)
-            return actions if committed is None else torch.cat([committed, actions[:, committed.shape[1] :]], dim=1)
-
-    def _check_committed(self, committed: Tensor) -> None:
-        horizon, dim = self.spec.horizon, self.schema.action_dim
-        if committed.ndim != 3 or committed.shape[1] > horizon or committed.shape[2] != dim:
-            raise ShapeError(f"committed: expected [B, K <= {horizon}, {dim}], got {tuple(committed.shape)}")
+            return self.spec.keeping(committed, self.spec.commanded(self.normalizer.decode(action, chunk), history))
 
 
 def _draw_index(log_weights: Float[Tensor, "B K"], generators: Generators | None) -> Tensor:

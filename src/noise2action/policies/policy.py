@@ -11,9 +11,10 @@ from ..data.actions import Absolute, AnyActionSpace
 from ..data.windows import Batch
 from ..diffusion.objective import Losses
 from ..diffusion.tableau import OnStep
-from ..errors import ConfigError, SchemaError
+from ..errors import ConfigError, SchemaError, ShapeError
 from ..schema import Schema
 from ..seeds import Generators
+from ..shapes import Chunk
 from ..timing import Stopwatch
 
 
@@ -62,6 +63,15 @@ class PolicySpec:
         """Return a chunk's actions [B, K, A], in the action space, in robot units: the inverse of `learnt`."""
         space = self.action_space
         return actions if isinstance(space, Absolute) else space.decode(actions, self._start(space.reference, history))
+
+    def check_committed(self, committed: Tensor, *, dim: int) -> None:
+        """Raise `ShapeError` unless `committed` is [B, K, A] with K at most the horizon, of `dim` = A numbers."""
+        if committed.ndim != 3 or committed.shape[1] > self.horizon or committed.shape[2] != dim:
+            raise ShapeError(f"committed: expected [B, K <= {self.horizon}, {dim}], got {tuple(committed.shape)}")
+
+    def keeping(self, committed: Tensor | None, actions: Chunk) -> Chunk:
+        """Return planned `actions` with the committed ones at their start."""
+        return actions if committed is None else torch.cat([committed, actions[:, committed.shape[1] :]], dim=1)
 
     def _start(self, reference: str, history: Mapping[str, Tensor]) -> Tensor:
         """Return the state [B, A] at the chunk's first action, robot units."""

@@ -67,14 +67,12 @@ class RegressionPolicy(nn.Module):
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Return the mean chunk [B, H, A] in robot units; see `Policy.plan`. It needs no randomness."""
+        if committed is not None:
+            self.spec.check_committed(committed, dim=self.schema.action_dim)
         watch = watch or Stopwatch()
         with watch("encode"):
             condition = self.backbone.condition(history)
         with watch("denoise"):
             chunk = self.backbone(torch.zeros_like(self.backbone.chunk_like(condition)), torch.ones(()), condition)
         with watch("decode"):
-            actions = self.spec.commanded(self.backbone.robot_actions(chunk), history)
-            if committed is not None:
-                self.backbone.check_committed(committed)
-                actions = torch.cat([committed, actions[:, committed.shape[1] :]], dim=1)
-            return actions
+            return self.spec.keeping(committed, self.spec.commanded(self.backbone.robot_actions(chunk), history))
