@@ -46,6 +46,21 @@ def test_snr_is_that_of_alpha_and_sigma(path: Path) -> None:
     close((2 * path.half_log_snr(t)).exp(), (path.alpha(t) / path.sigma(t)) ** 2, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("path", PATHS, ids=name)
+def test_scales_are_alpha_and_sigma(path: Path) -> None:
+    """Looked up together, and as numbers: at the steps of a table, between them, at the ends and beyond."""
+    steps = getattr(path, "steps", 7)
+    t = torch.cat([torch.linspace(-0.1, 1.1, 997, dtype=torch.float64), f64(*range(steps + 1)) / steps])
+    t = t if isinstance(path, Table) else t.clamp(0, 1)
+    alpha, sigma = path.scales(t)
+    assert torch.equal(alpha, path.alpha(t))
+    assert torch.equal(sigma, path.sigma(t))
+    for time in t[::5]:
+        a, s = path.scales_at(float(time))
+        assert a == float(path.alpha(time))
+        assert s == pytest.approx(float(path.sigma(time)), rel=5e-16, abs=0)  # square roots differ by a last bit
+
+
 @pytest.mark.parametrize("path", SMOOTH, ids=name)
 def test_rates_are_derivatives(path: Path) -> None:
     t, h = inner_times(path), 1e-5

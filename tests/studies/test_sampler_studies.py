@@ -89,6 +89,9 @@ def test_steps_claims_turn_with_the_numbers(over: Estimate, word: str) -> None:
     told = steps.paragraph(rows)
     assert told.count(f"it is {word} on moons against the same grid") == len(steps.GRIDS)
     assert ("it is nowhere worse" in told) == (word != "worse")
+    fair = re.findall(r"as it does on (.*?)\. In", told)
+    assert bool(fair) == (word != "worse")
+    assert all(steps.MAIN in grids and "-2 to 3" not in grids for grids in fair)  # at -2 signal is left
     assert f"end at {100 * over.high / 5:.0f} % of" in told
     assert ("from 10 calls for dpm-solver++-2m" in told) == (word != "worse")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import PathError
 from .paths import Path
-from .tableau import Tableau, one_call, scales
+from .tableau import Tableau, one_call
 
 
 def ddim(path: Path, grid: Float[Tensor, "times"], *, eta: float = 0.0) -> Tableau:
@@ -27,7 +27,7 @@ def ddim(path: Path, grid: Float[Tensor, "times"], *, eta: float = 0.0) -> Table
     """
     if not 0 <= eta <= 1:
         raise PathError(f"expected eta in [0, 1], got {eta}: 0 is deterministic, 1 is ancestral sampling")
-    alpha, sigma = scales(path, grid)
+    alpha, sigma = path.scales(grid)
     a, b = alpha[:-1], alpha[1:]
     # Between two times without any signal (0 / 0) nothing is learnt, and nothing renewed.
     overlap = (a * sigma[1:] / (b * sigma[:-1])).nan_to_num(1.0)
@@ -47,7 +47,7 @@ def adams(path: Path, grid: Float[Tensor, "times"], *, order: int = 2) -> Tablea
     """
     if not 1 <= order <= 4:
         raise PathError(f"expected an order of 1 to 4, got {order}")
-    alpha, sigma = scales(path, grid)
+    alpha, sigma = path.scales(grid)
     lam = path.half_log_snr(grid).tolist()
     keep = sigma[1:] / sigma[:-1]
     gain = torch.zeros(len(keep), order, dtype=torch.float64)
@@ -87,7 +87,7 @@ def dpm_solver_pp(path: Path, grid: Float[Tensor, "times"], *, order: int = 2) -
     """
     if not 1 <= order <= 3:
         raise PathError(f"expected an order of 1 to 3, got {order}")
-    alpha, sigma = scales(path, grid)
+    alpha, sigma = path.scales(grid)
     lam = path.half_log_snr(grid).tolist()
     keep = sigma[1:] / sigma[:-1]
     gain = torch.zeros(len(keep), order, dtype=torch.float64)
@@ -139,7 +139,7 @@ def unipc(path: Path, grid: Float[Tensor, "times"], *, order: int = 2) -> Tablea
     """
     if not 1 <= order <= 3:
         raise PathError(f"expected an order of 1 to 3, got {order}")
-    alpha, sigma = scales(path, grid)
+    alpha, sigma = path.scales(grid)
     lam = path.half_log_snr(grid).tolist()
     keep = sigma[1:] / sigma[:-1]
     gain = torch.zeros(len(keep), order + 1, dtype=torch.float64)
@@ -193,5 +193,5 @@ def renoise(path: Path, grid: Float[Tensor, "times"]) -> Tableau:
 
     **Source:** Song et al. 2023 (consistency models), algorithm 1.
     """
-    alpha, sigma = scales(path, grid)
+    alpha, sigma = path.scales(grid)
     return one_call(grid, torch.zeros_like(sigma[1:]), alpha[1:].unsqueeze(1), sigma[1:])

@@ -179,8 +179,9 @@ class Diffusion:
         time = t.to(x0.dtype)
         # Scales in float64, cast once: float32 would lose the small ends of the path.
         column = broadcast(t, x0)
-        alpha, sigma, scale = (f.to(x0.dtype) for f in self._scales(column))
-        p, q = (c.to(x0.dtype) for c in self.target.row(self.path, column))
+        scales = self.path.scales(column)
+        factors = (*scales, self.target.input_scale_at(scales), *self.target.row_at(self.path, column, scales))
+        alpha, sigma, scale, p, q = (f.to(x0.dtype) for f in factors)
         y = net((alpha * x0 + sigma * eps) * scale, time)
         if y.shape != x0.shape:
             raise ShapeError(f"expected a network that returns {tuple(x0.shape)}, got {tuple(y.shape)}")
@@ -193,18 +194,14 @@ class Diffusion:
         """What `denoiser` multiplies with, by time: filled as sampling asks, kept for the next plan."""
         return {}
 
-    def _scales(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.path.alpha(t), self.path.sigma(t), self.target.input_scale(self.path, t)
-
     def denoiser(self, net: Net) -> Denoiser:
         """Return the denoiser x0_hat(x_t, t) of a trained network; scalar times are looked up, not recomputed."""
         table = self._coefficients
 
-        # x0_hat is linear in x_t and y: the target's own decoding of (1, 0) and (0, 1) gives both coefficients.
         def at(time: float) -> tuple[float, float, float]:
-            t = torch.tensor(time, dtype=torch.float64)
-            from_x, from_y = self.target.decode(self.path, t, *torch.eye(2, dtype=torch.float64)).tolist()
-            return float(self.target.input_scale(self.path, t)), from_x, from_y
+            t, *scales = torch.tensor([time, *self.path.scales_at(time)], dtype=torch.float64).unbind()
+            scale, from_x, from_y = self.target.coefficients(self.path, t, (scales[0], scales[1]))
+            return float(scale), float(from_x), float(from_y)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             if t.ndim == 0:
@@ -217,15 +214,8 @@ class Diffusion:
                 y = net(x_t if scale == 1.0 else x_t * scale, t)
                 return torch.add(x_t * from_x, y, alpha=from_y) if from_x else y * from_y
             column = broadcast(t.to(torch.float64), x_t)
-            one, zero = torch.ones_like(column), torch.zeros_like(column)
-            scale, from_x, from_y = (
-                c.to(x_t.dtype)
-                for c in (
-                    self.target.input_scale(self.path, column),
-                    self.target.decode(self.path, column, one, zero),
-                    self.target.decode(self.path, column, zero, one),
-                )
-            )
+            coefficients = self.target.coefficients(self.path, column, self.path.scales(column))
+            scale, from_x, from_y = (c.to(x_t.dtype) for c in coefficients)
             return from_x * x_t + from_y * net(x_t * scale, t)
 
         return denoise

@@ -186,12 +186,12 @@ class Flow:
 
     def at(self, t: float) -> float:
         """Return u = sigma / (alpha + sigma) at time `t`."""
-        alpha, sigma = _scales(self.path, torch.tensor(t, dtype=torch.float64))
+        alpha, sigma = self.path.scales_at(t)
         return sigma / (alpha + sigma)
 
     def scale(self, t: float) -> float:
         """Return alpha + sigma at time `t`, which turns y into x_t."""
-        return sum(_scales(self.path, torch.tensor(t, dtype=torch.float64)))
+        return sum(self.path.scales_at(t))
 
     def knots(self, start: float, end: float) -> list[float]:
         """Return u at the times `start` and `end`, and between them where the field has a corner."""
@@ -234,11 +234,7 @@ def clock(path: Path, u: float) -> tuple[Tensor, float]:
     time = path.time_at(torch.tensor(lam, dtype=torch.float64))
     # u of t = 1 was computed from its scales: rounding must not bring the clock back to just before it.
     time = torch.where(time > 1 - 1e-14, 1.0, time)
-    return time, sum(_scales(path, time))
-
-
-def _scales(path: Path, t: Tensor) -> tuple[float, float]:
-    return float(path.alpha(t)), float(path.sigma(t))
+    return time, sum(path.scales_at(float(time)))
 
 
 @torch.no_grad()

@@ -1,12 +1,13 @@
 """Paths: the forward process `x_t = alpha(t) x0 + sigma(t) eps`, from data (t = 0) to noise (t = 1)."""
 
 import math
+import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -27,6 +28,9 @@ from .schedules import (
 
 HALF_PI = math.pi / 2
 
+N = TypeVar("N", float, Tensor)
+"""A number, or a tensor of them."""
+
 
 class TerminalSNRWarning(UserWarning):
     """The path leaves signal at t = 1, so that sampling starts from noise that the network never saw."""
@@ -43,6 +47,15 @@ class Path(ABC):
     def sigma(self, t: Tensor) -> Tensor:
         """Return the noise scale at `t`, elementwise; sigma(0) = 0."""
 
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha(t) and sigma(t); one look-up on a path that has to look them up."""
+        return self.alpha(t), self.sigma(t)
+
+    def scales_at(self, t: float) -> tuple[float, float]:
+        """Return alpha and sigma at one time, as numbers: what a sampler asks for at every new time."""
+        alpha, sigma = self.scales(torch.tensor(t, dtype=torch.float64))
+        return float(alpha), float(sigma)
+
     def variance(self, t: Tensor) -> Tensor:
         """Return sigma(t)^2."""
         return self.sigma(t) ** 2
@@ -55,7 +68,8 @@ class Path(ABC):
 
     def half_log_snr(self, t: Tensor) -> Tensor:
         """Return lambda = log(alpha / sigma): +inf at data, -inf where no signal is left."""
-        return self.alpha(t).log() - self.sigma(t).log()
+        alpha, sigma = self.scales(t)
+        return alpha.log() - sigma.log()
 
     def time_at(self, half_log_snr: Tensor) -> Tensor:
         """Return the time with this half-log-SNR, by bisection in float64; clamps to [0, 1]."""
@@ -70,8 +84,8 @@ class Path(ABC):
 
     def noised(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Return `x_t = alpha(t) x0 + sigma(t) eps`; `t` is [], [B] or [B, H]."""
-        t = broadcast(t, x0)
-        return self.alpha(t) * x0 + self.sigma(t) * eps
+        alpha, sigma = self.scales(broadcast(t, x0))
+        return alpha * x0 + sigma * eps
 
     def drift(self, t: Tensor) -> Tensor:
         """Return f(t) = d log alpha / dt of the SDE `dx = f x dt + g dw`."""
@@ -96,8 +110,7 @@ class Path(ABC):
 
     def ends(self) -> tuple[float, float]:
         """Return alpha(1) and sigma(1)."""
-        one = torch.ones((), dtype=torch.float64)
-        return float(self.alpha(one)), float(self.sigma(one))
+        return self.scales_at(1.0)
 
 
 @dataclass(frozen=True)
@@ -316,29 +329,23 @@ class Table(Path):
         return torch.cat([torch.ones(1, dtype=torch.float64), kept.cumprod(0)])
 
     @cached_property
-    def _nodes(self) -> Float[Tensor, "3 steps"]:
-        """Return alpha, 1 - alpha and the fall of alpha in the step before, at k = 0 .. T."""
+    def _nodes(self) -> Float[Tensor, "steps 4"]:
+        """Return alpha, 1 - alpha and the fall of alpha towards the data and towards the noise, at k = 0 .. T."""
         power = self.alpha_bar
         alpha = power.sqrt()
         # Near the data summed rather than 1 - power, which has no digits left there.
         spent = torch.cat([torch.zeros(1, dtype=torch.float64), (power[:-1] * f64(self.betas)).cumsum(0)])
         lost = torch.where(power > 0.5, spent, 1 - power) / (1 + alpha)
-        return torch.stack([alpha, lost, lost.diff(prepend=lost[:1])])
+        fall = lost.diff()
+        # Beyond an end there is nothing: the derivative there is that of the segment inside.
+        return torch.stack([alpha, lost, torch.cat([fall[:1], fall]), torch.cat([fall, fall[-1:]])], dim=1)
 
     def _between(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return alpha and 1 - alpha in float64, from the nearest step, without cancellation at either end."""
         position = (t.to(torch.float64) * self.steps).clamp(0, self.steps)
         k = position.detach().round()
-        # A step's own time in the type of t is the step, to the last bit: its rounding is taken out of the distance.
-        rounding = position.detach() - k
-        rounding = torch.where(rounding.abs() <= torch.finfo(t.dtype).eps * k, rounding, 0.0)
-        distance = position - k - rounding
-        # At a step itself the derivative is that of the step's own segment, the one towards the data.
-        segment = (k + (distance.detach() > 0)).clamp(min=1).long()
-        alpha, lost, fall = self._nodes.to(t.device)
-        change = distance * fall[segment]
-        k = k.long()
-        return alpha[k] - change, lost[k] + change
+        node = self._nodes.to(t.device)[k.long()].unbind(-1)
+        return _from_step(position, position.detach() - k, k, node, torch.finfo(t.dtype).eps)
 
     def alpha(self, t: Tensor) -> Tensor:
         """Return sqrt(abar) at the steps, linear in t between them."""
@@ -346,26 +353,46 @@ class Table(Path):
 
     def sigma(self, t: Tensor) -> Tensor:
         """Return sqrt(1 - alpha^2)."""
-        return self._variance(t).sqrt().to(t.dtype)
+        return self.scales(t)[1]
+
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha(t) and sigma(t) by one look-up."""
+        alpha, lost = self._between(t)
+        return alpha.to(t.dtype), (lost * (1 + alpha)).sqrt().to(t.dtype)
+
+    def scales_at(self, t: float) -> tuple[float, float]:
+        """Return alpha and sigma at one time, as numbers and by numbers: tensors take some thirty times as long."""
+        position = min(max(t * self.steps, 0.0), float(self.steps))
+        k = round(position)
+        alpha, lost = _from_step(position, position - k, float(k), self._numbers[k], sys.float_info.epsilon)
+        return alpha, math.sqrt(lost * (1 + alpha))
+
+    @cached_property
+    def _numbers(self) -> list[list[float]]:
+        return self._nodes.tolist()
 
     def variance(self, t: Tensor) -> Tensor:
         """Return 1 - alpha^2, differentiable at t = 0 too."""
-        return self._variance(t).to(t.dtype)
-
-    def _variance(self, t: Tensor) -> Tensor:
         alpha, lost = self._between(t)
-        return lost * (1 + alpha)
+        return (lost * (1 + alpha)).to(t.dtype)
 
     def time_at(self, half_log_snr: Tensor) -> Tensor:
         """Return the time with this half-log-SNR, exact between the steps; clamps to [0, 1]."""
         wanted = half_log_snr.to(torch.float64)
         log_alpha = nn.functional.logsigmoid(2 * wanted) / 2
-        alpha, lost, fall = self._nodes.to(wanted.device)
-        last = torch.searchsorted(lost, -log_alpha.expm1()).clamp(1, self.steps)
+        alpha, lost = log_alpha.exp(), -log_alpha.expm1()
+        nodes = self._nodes.to(wanted.device)
+        k = torch.searchsorted(self._lost.to(wanted.device), lost).clamp(1, self.steps) - 1
+        alpha_k, lost_k, _, fall = nodes[k].unbind(-1)
         # From alpha where little signal is left, from 1 - alpha elsewhere: neither cancels.
-        spent = torch.where(wanted < 0, alpha[last - 1] - log_alpha.exp(), -log_alpha.expm1() - lost[last - 1])
-        t = (last - 1 + (spent / fall[last]).clamp(0, 1)) / self.steps
-        return torch.where(log_alpha.exp() > alpha[-1], t, 1.0)
+        spent = torch.where(wanted < 0, alpha_k - alpha, lost - lost_k)
+        t = (k + (spent / fall).clamp(0, 1)) / self.steps
+        return torch.where(alpha > nodes[-1, 0], t, 1.0)
+
+    @cached_property
+    def _lost(self) -> Float[Tensor, "steps"]:
+        """Return 1 - alpha at k = 0 .. T, side by side for the search."""
+        return self._nodes[:, 1].contiguous()
 
     def snap(self, t: Tensor) -> Tensor:
         """Return t rounded up to a step, at least step 1 (step 0 has no noise to learn from)."""
@@ -374,6 +401,16 @@ class Table(Path):
     def nearest(self, t: Tensor) -> Tensor:
         """Return t rounded to the nearest step, at least step 1."""
         return (t * self.steps).round().clamp(1, self.steps) / self.steps
+
+
+def _from_step(position: N, off: N, k: N, node: Sequence[N], eps: float) -> tuple[N, N]:
+    """Return alpha and 1 - alpha at `position`, `off` its nearest step k; of tensors or of numbers."""
+    alpha, lost, before, after = node
+    # A step's own time in the type of t is the step, to the last bit: its rounding is taken out of the distance.
+    distance = position - k - (off <= eps * k) * (off >= -eps * k) * off
+    # At a step itself the derivative is that of the step's own segment, the one towards the data.
+    change = distance * ((distance <= 0) * before + (distance > 0) * after)
+    return alpha - change, lost + change
 
 
 @dataclass(frozen=True)
@@ -410,11 +447,15 @@ AnyPath = Straight | Cosine | LinearVP | SubVP | VE | EDMPath | Table | Schedule
 
 def terminal_snr(path: Path, *, t: float = 1.0) -> float:
     """Return the signal-to-noise power ratio (alpha / sigma)^2 at `t`, where sampling starts."""
-    time = torch.tensor(t, dtype=torch.float64)
-    return float((path.alpha(time) / path.sigma(time)) ** 2)
+    alpha, sigma = path.scales_at(t)
+    return (alpha / sigma) ** 2 if sigma else math.inf
 
 
-def check_terminal_snr(path: Path, *, t: float = 1.0, limit: float = 1e-3, strict: bool = False) -> None:
+MOST_TERMINAL_SNR = 1e-3
+"""Signal-to-noise power ratio at which sampling may start."""
+
+
+def check_terminal_snr(path: Path, *, t: float = 1.0, limit: float = MOST_TERMINAL_SNR, strict: bool = False) -> None:
     """Warn (`strict`: raise `PathError`) where the signal-to-noise ratio at `t` is above `limit`.
 
     **Source:** Lin et al. 2024, "Common diffusion noise schedules and sample steps are flawed".

@@ -21,7 +21,7 @@ from .tableau import OnStep, Tableau, run
 
 def prior(path: Path, like: Tensor, *, start: float = 1.0, generator: Generators | None = None) -> Tensor:
     """Return sampling's first state sigma(start) z, with the shape, dtype and device of `like` [B, ...]."""
-    return randn_like(like, generator) * float(path.sigma(torch.tensor(start, dtype=torch.float64)))
+    return randn_like(like, generator) * path.scales_at(start)[1]
 
 
 class Sampler(ABC):

@@ -17,7 +17,7 @@ from ..errors import PathError
 from .multistep import ddim, orders
 from .paths import Path
 from .singlestep import HEUN, Frame, Point, Rows, points, points_at, runge_kutta_steps
-from .tableau import Tableau, join, one_call, scales
+from .tableau import Tableau, join, one_call
 
 
 def ddpm(path: Path, grid: Float[Tensor, "times"], *, variance: Literal["posterior", "beta"] = "posterior") -> Tableau:
@@ -31,7 +31,7 @@ def ddpm(path: Path, grid: Float[Tensor, "times"], *, variance: Literal["posteri
     tableau = ddim(path, grid, eta=1.0)
     if variance == "posterior":
         return tableau
-    alpha, sigma = scales(path, grid)
+    alpha, sigma = path.scales(grid)
     beta = sigma[:-1] ** 2 - (alpha[:-1] / alpha[1:] * sigma[1:]) ** 2
     fresh = torch.where(sigma[1:] > 0, beta.clamp(min=0).sqrt(), 0.0)
     return one_call(grid, tableau.keep, tableau.gain, fresh)
@@ -45,7 +45,7 @@ def euler_maruyama(path: Path, grid: Float[Tensor, "times"]) -> Tableau:
 
     **Source:** Song et al. 2021 (score SDE), Eq. 6 and appendix E.
     """
-    alpha, sigma = (v[:-1] for v in scales(path, grid))
+    alpha, sigma = (v[:-1] for v in path.scales(grid))
     t, dt = grid[:-1], -grid.diff()
     drift, squared = path.drift(t), path.diffusion_squared(t)
     keep = 1 - dt * (drift + squared / sigma**2)
@@ -146,7 +146,7 @@ def predictor_corrector(
     if corrections < 1 or not 0 < snr < math.sqrt(0.5):
         raise PathError(f"expected corrections >= 1 and 0 < snr < 0.707, got {corrections} and {snr}")
     predictor = ddim(path, grid, eta=1.0)
-    alpha, sigma = scales(path, grid)
+    alpha, sigma = path.scales(grid)
     kept = 1 - 2 * snr**2
     parts: list[Tableau] = []
     for i in range(predictor.nfe):

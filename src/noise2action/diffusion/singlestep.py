@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..errors import PathError
 from .paths import Path
-from .tableau import Tableau, scales
+from .tableau import Tableau
 
 Coefficients = Float[np.ndarray, "stages"]
 Stages = list[tuple[float, Coefficients]]
@@ -77,7 +77,7 @@ class Point:
 
 def points(path: Path, grid: Float[Tensor, "times"]) -> list[Point]:
     """Return the times of `grid` with their scales."""
-    alpha, sigma = scales(path, grid)
+    alpha, sigma = path.scales(grid)
     return [Point(*place) for place in zip(grid.tolist(), alpha.tolist(), sigma.tolist(), strict=True)]
 
 

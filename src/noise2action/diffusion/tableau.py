@@ -18,7 +18,6 @@ from ..errors import ShapeError, SolverError
 from ..seeds import Generators, randn_like
 from ..shapes import Noisy
 from .denoisers import Denoiser
-from .paths import Path
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,8 +147,3 @@ def run(
             "or use more steps or another grid"
         )
     return x
-
-
-def scales(path: Path, grid: Float[Tensor, "times"]) -> tuple[Float[Tensor, "times"], Float[Tensor, "times"]]:
-    """Return alpha and sigma at every time of `grid`."""
-    return path.alpha(grid), path.sigma(grid)

@@ -14,18 +14,25 @@ from ..errors import PathError
 from ..shapes import broadcast
 from .paths import Path
 
+Scales = tuple[Tensor, Tensor]
+"""(alpha, sigma) of a path, looked up once and passed on."""
+
 
 class Target(ABC):
     """A linear combination of clean data and noise."""
 
     @abstractmethod
+    def row_at(self, path: Path, t: Tensor, scales: Scales) -> tuple[Tensor, Tensor]:
+        """Return (p, q) at `t`, elementwise, given the path's scales there."""
+
     def row(self, path: Path, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return (p, q) at `t`, elementwise."""
+        return self.row_at(path, t, path.scales(t))
 
     def determinant(self, path: Path, t: Tensor) -> Tensor:
         """Return alpha q - sigma p; the target says nothing about x0 where it is zero or infinite."""
-        p, q = self.row(path, t)
-        return path.alpha(t) * q - path.sigma(t) * p
+        scales = path.scales(t)
+        return _determinant(scales, self.row_at(path, t, scales))
 
     def encode(self, path: Path, t: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
         """Return y = p x0 + q eps; `t` is [], [B] or [B, H]."""
@@ -35,18 +42,30 @@ class Target(ABC):
     def decode(self, path: Path, t: Tensor, x_t: Tensor, y: Tensor) -> Tensor:
         """Return x0_hat = (q x_t - sigma y) / (alpha q - sigma p)."""
         t = broadcast(t, x_t)
-        _, q = self.row(path, t)
-        return (q * x_t - path.sigma(t) * y) / self.determinant(path, t)
+        _, from_x, from_y = self.coefficients(path, t, path.scales(t))
+        return from_x * x_t + from_y * y
 
     def decode_noise(self, path: Path, t: Tensor, x_t: Tensor, y: Tensor) -> Tensor:
         """Return eps_hat = (alpha y - p x_t) / (alpha q - sigma p)."""
         t = broadcast(t, x_t)
-        p, _ = self.row(path, t)
-        return (path.alpha(t) * y - p * x_t) / self.determinant(path, t)
+        scales = path.scales(t)
+        p, q = self.row_at(path, t, scales)
+        return (scales[0] * y - p * x_t) / _determinant(scales, (p, q))
+
+    def coefficients(self, path: Path, t: Tensor, scales: Scales) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (input scale, c, d) with x0_hat = c x_t + d y, elementwise: what a denoiser multiplies with."""
+        p, q = self.row_at(path, t, scales)
+        determinant = _determinant(scales, (p, q))
+        return self.input_scale_at(scales), q / determinant, -scales[1] / determinant
 
     def input_scale(self, path: Path, t: Tensor) -> Tensor:
         """Return the factor that gives `x_t` unit variance before it enters the network."""
-        return (path.alpha(t) ** 2 + path.sigma(t) ** 2).rsqrt()
+        return self.input_scale_at(path.scales(t))
+
+    def input_scale_at(self, scales: Scales) -> Tensor:
+        """Return `input_scale` where the path has these scales."""
+        alpha, sigma = scales
+        return (alpha**2 + sigma**2).rsqrt()
 
     def check(self, path: Path, *, start: float, end: float) -> None:
         """Raise `PathError` unless x0 can be decoded at `start` (the noisy end) and y is finite at `end`."""
@@ -67,11 +86,16 @@ class Target(ABC):
             raise PathError(f"{where} is infinite at t={end:g}: use another target, or a span that ends at t>0")
 
 
+def _determinant(scales: Scales, row: tuple[Tensor, Tensor]) -> Tensor:
+    (alpha, sigma), (p, q) = scales, row
+    return alpha * q - sigma * p
+
+
 @dataclass(frozen=True)
 class Epsilon(Target):
     """The noise eps: (0, 1). Singular where alpha = 0. **Source:** Ho et al. 2020, Eq. 14."""
 
-    def row(self, path: Path, t: Tensor) -> tuple[Tensor, Tensor]:
+    def row_at(self, path: Path, t: Tensor, scales: Scales) -> tuple[Tensor, Tensor]:
         """Return (0, 1)."""
         return torch.zeros_like(t), torch.ones_like(t)
 
@@ -80,31 +104,32 @@ class Epsilon(Target):
 class Clean(Target):
     """The clean data x0: (1, 0). Never decoded wrongly, silent about eps at sigma = 0."""
 
-    def row(self, path: Path, t: Tensor) -> tuple[Tensor, Tensor]:
+    def row_at(self, path: Path, t: Tensor, scales: Scales) -> tuple[Tensor, Tensor]:
         """Return (1, 0)."""
         return torch.ones_like(t), torch.zeros_like(t)
 
-    def decode(self, path: Path, t: Tensor, x_t: Tensor, y: Tensor) -> Tensor:
-        """Return y: exact at sigma = 0 too, where the 2x2 system is singular."""
-        return y
+    def coefficients(self, path: Path, t: Tensor, scales: Scales) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (input scale, 0, 1): exact at sigma = 0 too, where the 2x2 system is singular."""
+        return self.input_scale_at(scales), torch.zeros_like(t), torch.ones_like(t)
 
 
 @dataclass(frozen=True)
 class V(Target):
     """Salimans & Ho's v = alpha eps - sigma x0: (-sigma, alpha). **Source:** Salimans & Ho 2022, appendix D."""
 
-    def row(self, path: Path, t: Tensor) -> tuple[Tensor, Tensor]:
+    def row_at(self, path: Path, t: Tensor, scales: Scales) -> tuple[Tensor, Tensor]:
         """Return (-sigma, alpha)."""
-        return -path.sigma(t), path.alpha(t)
+        alpha, sigma = scales
+        return -sigma, alpha
 
 
 @dataclass(frozen=True)
 class Score(Target):
     """The conditional score -eps / sigma: (0, -1/sigma). Singular at sigma = 0 and alpha = 0."""
 
-    def row(self, path: Path, t: Tensor) -> tuple[Tensor, Tensor]:
+    def row_at(self, path: Path, t: Tensor, scales: Scales) -> tuple[Tensor, Tensor]:
         """Return (0, -1/sigma)."""
-        return torch.zeros_like(t), -1 / path.sigma(t)
+        return torch.zeros_like(t), -1 / scales[1]
 
 
 @dataclass(frozen=True)
@@ -114,7 +139,7 @@ class Velocity(Target):
     **Source:** Lipman et al. 2023, Eq. 14.
     """
 
-    def row(self, path: Path, t: Tensor) -> tuple[Tensor, Tensor]:
+    def row_at(self, path: Path, t: Tensor, scales: Scales) -> tuple[Tensor, Tensor]:
         """Return (d alpha/dt, d sigma/dt)."""
         return path.rates(t)
 
@@ -136,18 +161,19 @@ class EDM(Target):
         if not self.data_std > 0:
             raise PathError(f"expected data_std > 0, got {self.data_std}")
 
-    def norm(self, path: Path, t: Tensor) -> Tensor:
+    def norm(self, scales: Scales) -> Tensor:
         """Return n = sqrt(alpha^2 s^2 + sigma^2), the standard deviation of x_t."""
-        return (path.alpha(t) ** 2 * self.data_std**2 + path.sigma(t) ** 2).sqrt()
+        alpha, sigma = scales
+        return (alpha**2 * self.data_std**2 + sigma**2).sqrt()
 
-    def row(self, path: Path, t: Tensor) -> tuple[Tensor, Tensor]:
+    def row_at(self, path: Path, t: Tensor, scales: Scales) -> tuple[Tensor, Tensor]:
         """Return (sigma / (n s), -alpha s / n)."""
-        n = self.norm(path, t)
-        return path.sigma(t) / (n * self.data_std), -path.alpha(t) * self.data_std / n
+        n, (alpha, sigma) = self.norm(scales), scales
+        return sigma / (n * self.data_std), -alpha * self.data_std / n
 
-    def input_scale(self, path: Path, t: Tensor) -> Tensor:
+    def input_scale_at(self, scales: Scales) -> Tensor:
         """Return 1 / n."""
-        return 1 / self.norm(path, t)
+        return 1 / self.norm(scales)
 
 
 AnyTarget = Epsilon | Clean | V | Score | Velocity | EDM
