@@ -20,7 +20,7 @@ from noise2action.generative import store
 @pytest.fixture(scope="module", params=[False, True], ids=["pixels", "latent"])
 def trained(request, tmp_path_factory):
     out = tmp_path_factory.mktemp("image") / "run"
-    args = Image("digits", out, latent=request.param, steps=3, widths=(8, 8), batch_size=8, nfe=2)
+    args = Image(data="digits", out=out, latent=request.param, steps=3, widths=(8, 8), batch_size=8, nfe=2)
     assert main(args) == 0
     return args
 
@@ -111,17 +111,17 @@ def test_training_images_are_told_to_be_copies():
 
 def test_bad_input_is_refused_before_training(tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'heun'"):
-        main(Image("digits", tmp_path / "a", sampler="heum"))
+        main(Image(data="digits", out=tmp_path / "a", sampler="heum"))
     with pytest.raises(ConfigError, match="did you mean 'cosine'"):
-        main(Image("digits", tmp_path / "a", path="cosin"))
+        main(Image(data="digits", out=tmp_path / "a", path="cosin"))
     with pytest.raises(ConfigError, match="p_uncond=0"):
-        main(Image("digits", tmp_path / "a", p_uncond=0.0, guidance=2.0))
+        main(Image(data="digits", out=tmp_path / "a", p_uncond=0.0, guidance=2.0))
     with pytest.raises(ConfigError, match="use target=v"):
-        main(Image("digits", tmp_path / "a", target="epsilon"))
+        main(Image(data="digits", out=tmp_path / "a", target="epsilon"))
     with pytest.raises(ConfigError, match="--widths: expected channels divisible by 8"):
-        main(Image("digits", tmp_path / "a", widths=(8, 12)))
+        main(Image(data="digits", out=tmp_path / "a", widths=(8, 12)))
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="--overwrite"):
-        main(Image("digits", tmp_path / "b"))
+        main(Image(data="digits", out=tmp_path / "b"))
     assert not (tmp_path / "a").exists()

@@ -13,24 +13,21 @@ from torch import Tensor
 from ..config import encode
 from ..data.points import READERS, PointSet, Source, source, spread_ratio
 from ..diffusion.likelihood import Exact, Hutchinson
-from ..diffusion.objective import Diffusion
 from ..diffusion.ode import FixedSteps
-from ..errors import ConfigError, MissingExtraError
+from ..errors import MissingExtraError
 from ..evaluate.distances import energy_distance
 from ..evaluate.quality import FEWEST, Trial, in_bits, quality
 from ..evaluate.statistics import bootstrap_mean
-from ..generative import AnyModel, Guidance, ModelConfig, store
+from ..generative import AnyModel, ModelConfig, store
 from ..generative.likelihood import log_likelihood
 from ..nets import PointMLPConfig
 from ..seeds import generator
-from ..storage import atomic_write
 from ..train.folder import write_json
-from ..train.generative import GenerativeTrain, fit
 from .checks import at_least
-from .drawing import NFE, Drawing, course, draw, usual_grid
-from .runs import check_new, note, one_thread, say, training_bar
+from .drawing import NFE, Drawing, course, draw
+from .learning import Learning, write_animation
+from .runs import note, one_thread, say
 from .sample import show
-from .sampling import grid_named, objective_named, resolve
 
 TRAINING, TRIALS = 100_000, 5
 """Points to train on, and sets of samples that are measured."""
@@ -38,28 +35,14 @@ UNEVEN = 10.0
 """Ratio of standard deviations above which columns are told to be of different scales."""
 
 
-@dataclass(frozen=True)
-class Toy:
+@dataclass(frozen=True, kw_only=True)
+class Toy(Learning):
     """Learn a distribution of points with diffusion: train, sample, measure, draw."""
 
     data: Annotated[str, tyro.conf.Positional]
     """swiss_roll, moons, checkerboard, mixture, conditional_mixture, quadrants, or a .npz, .npy or .csv file."""
-    out: Path
-    """Folder to write: the model, metrics.json, figures and the animation."""
     steps: int = 2500
     """Optimiser steps."""
-    seconds: float | None = None
-    """Budget in seconds of training, instead of steps."""
-    path: str = "cosine"
-    """Forward process: straight, cosine, linear_vp, sub_vp, ve, edm, table or schedule."""
-    target: str = "v"
-    """What the network predicts: epsilon, clean, v, score, velocity or edm."""
-    times: str = "stratified"
-    """Training times: uniform, stratified, logit_normal, log_normal or loss_second_moment."""
-    weight: str = "uniform"
-    """Weight of the loss: uniform, snr, min_snr or likelihood."""
-    span: tuple[float, float] = (0.0, 1.0)
-    """Smallest and largest time; some targets are singular at an end."""
     width: int = 64
     """Width of the network."""
     blocks: int = 4
@@ -68,30 +51,10 @@ class Toy:
     """Points a step."""
     learning_rate: float = 4e-3
     """Peak learning rate."""
-    p_uncond: float = 0.1
-    """Probability that training hides a label; guidance needs it above 0."""
-    sampler: str = "dpm-solver++-2m"
-    """Solver, such as ddim, dpm-solver++-2m or heun."""
     nfe: int | None = None
     """Network evaluations; by default 37, or as many as an adaptive solver needs."""
-    grid: str | None = None
-    """trailing, leading, linspace, quadratic, log_snr or karras; by default log_snr, on discrete paths trailing."""
-    eta: float | None = None
-    """Stochasticity of ddim, 0 to 1."""
-    order: int | None = None
-    """Order of the solvers that have one."""
-    switch: float | None = None
-    """Noise-to-signal ratio at which hybrid changes from its first solver to its second."""
-    rtol: float | None = None
-    """Tolerance of adaptive, relative and absolute."""
-    guidance: float = 0.0
-    """Weight w of classifier-free guidance: -1 unconditional, 0 conditional, more is sharper."""
     samples: int = 2000
     """Points that are compared with as many held-out ones, five times."""
-    seed: int = 0
-    """Seed of everything."""
-    overwrite: bool = False
-    """Replace a model that is there."""
 
 
 @one_thread()
@@ -99,7 +62,7 @@ def main(args: Toy) -> int:
     """Run `n2a toy`."""
     began = time.monotonic()
     _check(args)
-    drawing = _drawing(args)
+    drawing = args.drawing(args.guidance, nfe=NFE)
     points = source(args.data, training=TRAINING, size=args.samples, trials=TRIALS, seed=args.seed)
     if (ratio := spread_ratio(points.training.x)) >= UNEVEN:
         note(
@@ -109,17 +72,7 @@ def main(args: Toy) -> int:
     config = _config(args, points.training)
     # Refuses a grid that does not exist on the path, and guidance without labels, before anything is trained.
     draw(config.build(), drawing, 2, labels=_labels(points.held_out[0], 2), seed=0)
-    train = GenerativeTrain(args.steps, args.seconds, args.batch_size, args.learning_rate)
-    with training_bar() as told:
-        model = fit(
-            config,
-            points.training.x,
-            points.training.labels,
-            train=train,
-            seed=args.seed,
-            on_status=lambda s: told(s.progress, f"step {s.step}  loss {s.loss:.4f}"),
-        )
-        told(1.0, None)
+    model = args.train(config, points.training.x, points.training.labels)
     trained = time.monotonic() - began
     store.save(args.out, model, _about(args))
     metrics = _measure(args, model, drawing, points)
@@ -136,38 +89,20 @@ def main(args: Toy) -> int:
 
 
 def _check(args: Toy) -> None:
-    check_new(args.out)
-    if (args.out / store.CONFIG).exists() and not args.overwrite:
-        raise ConfigError(f"--out: expected a new folder, got a model in {args.out}: add --overwrite")
+    args.check()
     at_least("--samples", args.samples, FEWEST)
-    at_least("--seed", args.seed, 0)
     at_least("--width", args.width, 1)
     at_least("--blocks", args.blocks, 1)
 
 
-def _objective(args: Toy) -> Diffusion:
-    return objective_named(path=args.path, target=args.target, times=args.times, weight=args.weight, span=args.span)
-
-
-def _drawing(args: Toy) -> Drawing:
-    return Drawing(
-        resolve(args.sampler, eta=args.eta, order=args.order, switch=args.switch, rtol=args.rtol, nfe=args.nfe),
-        grid_named(args.grid or usual_grid(_objective(args).path)),
-        NFE if args.nfe is None else args.nfe,
-        Guidance(args.guidance),
-    )
-
-
 def _config(args: Toy, training: PointSet) -> ModelConfig:
     net = PointMLPConfig(width=args.width, blocks=args.blocks)
-    return ModelConfig((training.x.shape[1],), net, _objective(args), training.classes, args.p_uncond)
+    return ModelConfig((training.x.shape[1],), net, args.objective(), training.classes, args.p_uncond)
 
 
 def _about(args: Toy) -> dict[str, Any]:
     file = Path(args.data).suffix in READERS
-    sampling = {name: getattr(args, name) for name in ("sampler", "nfe", "eta", "order", "switch", "rtol")}
-    sampling["grid"] = args.grid or usual_grid(_objective(args).path)
-    return {"data": str(Path(args.data).resolve()) if file else args.data, "seed": args.seed, "sampling": sampling}
+    return args.about(str(Path(args.data).resolve()) if file else args.data)
 
 
 def _labels(points: PointSet, n: int) -> Tensor | None:
@@ -249,7 +184,6 @@ def _draw(out: Path, model: AnyModel, drawing: Drawing, points: Source, *, seed:
     """Write the figures and the animation."""
     try:
         from ..evaluate import point_figures as figures  # noqa: PLC0415
-        from ..evaluate.video import write_mp4  # noqa: PLC0415
     except MissingExtraError as error:
         note(f"note: no figures: {error}")
         return
@@ -278,14 +212,7 @@ def _draw(out: Path, model: AnyModel, drawing: Drawing, points: Source, *, seed:
     kept = [int(np.abs(np.array(times) - t).argmin()) for t in np.linspace(times[0], 0, 6)]
     steps = figures.denoising(states[kept], estimates[kept], [times[k] for k in kept], view=around, labels=told)
     figures.write_figure(out, "denoising", steps)
-    pictures = list(figures.frames(states, estimates, times, view=around, labels=told))
-    fps = max(8.0, len(pictures) / 4)
-    pictures += pictures[-1:] * round(1.5 * fps)  # the result stays for a moment
-    atomic_write(out / "denoising.gif", figures.encode_gif(pictures, fps))
-    try:
-        write_mp4(out / "denoising.mp4", pictures, fps)
-    except MissingExtraError as error:
-        note(f"note: no mp4: {error}")
+    write_animation(out, list(figures.frames(states, estimates, times, view=around, labels=told)))
 
 
 def _density(out: Path, model: AnyModel, held_out: PointSet) -> None:
