@@ -26,57 +26,65 @@ from noise2action.diffusion.grids import Trailing
 from noise2action.diffusion.objective import Diffusion
 from noise2action.diffusion.samplers import DDIM, Adams
 from noise2action.diffusion.sampling import sample
-from noise2action.envs.tasks import find
+from noise2action.envs.tasks import Task, find
 from noise2action.machine import hardware
 from noise2action.policies.checkpoint import Deployed
 from noise2action.recipes import find as find_recipe
+from noise2action.schema import Feature
 from noise2action.seeds import generator
 from noise2action.train.loop import Job, _State, _step
 from noise2action.train.memory import keep_freed_memory
 
-TASK = find("pusht")
-RECIPE = find_recipe("pusht_state")
 NFE = 8
+STEPS = {"pusht_state": 30, "pusht_image": 3}
+"""Optimiser steps that a measurement of training takes."""
 
 
-def episodes() -> Episodes:
-    """Return 400 synthetic episodes of PushT's shape and size (values do not change the time)."""
+def episodes(task: Task, count: int) -> Episodes:
+    """Return `count` synthetic episodes of a task's shapes (values do not change the time)."""
     rng = np.random.default_rng(0)
-    shapes = {name: f.shape for name, f in TASK.schema.features.items()}
-    return Episodes.concatenate(
-        {name: rng.uniform(0, 500, (124, *shape)).astype(np.float32) for name, shape in shapes.items()}
-        for _ in range(400)
-    )
+
+    def values(feature: Feature) -> np.ndarray:
+        shape = (124, *feature.shape)
+        if feature.kind == "image":
+            return rng.integers(0, 256, shape, np.uint8)
+        return rng.uniform(0, 500, shape).astype(np.float32)
+
+    features = task.schema.features.values()
+    return Episodes.concatenate({f.name: values(f) for f in features} for _ in range(count))
 
 
-def job() -> Job:
-    """Return the recipe's training job on synthetic data."""
-    data, spec = episodes(), RECIPE.policy.spec
-    kinds = {name: "identity" if f.kind == "angle" else "limits" for name, f in TASK.schema.features.items()}
+def job(recipe: str) -> Job:
+    """Return a recipe's training job on synthetic data."""
+    experiment = find_recipe(recipe)
+    task, spec, train = find(experiment.task), experiment.policy.spec, experiment.train
+    images = [f.name for f in task.schema.observations if f.kind == "image"]
+    data = episodes(task, 40 if images else 400)
+    kinds = {n: "identity" if task.schema.features[n].kind == "angle" else "limits" for n in task.schema.normalised}
     normalizer = Normalizer.fit(data.arrays, kinds)
     windows = Windows(data.ends, spec.obs_steps, spec.horizon, spec.first_action)
-    loader = Loader(data, windows, normalizer, batch_size=RECIPE.train.batch_size, seed=0)
-    return Job(Deployed("pusht", RECIPE.policy, TASK.schema), RECIPE.train, normalizer, loader, None, 0)
+    loader = Loader(data, windows, normalizer, batch_size=train.batch_size, seed=0, raw=images)
+    return Job(Deployed(task.name, experiment.policy, task.schema), train, normalizer, loader, None, 0)
 
 
-def training(threads: int, *, half: bool) -> Callable[[], float]:
+def training(recipe: str, threads: int, *, half: bool) -> Callable[[], float]:
     """Return a measurement of training throughput, samples/s."""
-    state = _State(job(), half=half)
+    state = _State(job(recipe), half=half)
 
     def measure() -> float:
         torch.set_num_threads(threads)
         _step(state)
-        start, steps = time.perf_counter(), 30
+        start, steps = time.perf_counter(), STEPS[recipe]
         for _ in range(steps):
             _step(state)
-        return steps * RECIPE.train.batch_size / (time.perf_counter() - start)
+        return steps * state.job.training.batch_size / (time.perf_counter() - start)
 
     return measure
 
 
 def serving() -> Callable[[], float]:
     """Return a measurement of serving one batch, ms."""
-    loader = job().training
+    loader = job("pusht_state").training
 
     def measure() -> float:
         torch.set_num_threads(2)
@@ -108,8 +116,8 @@ def sampling(sampler: DDIM | Adams) -> Callable[[], float]:
 
 def planning() -> tuple[Callable[[], float], Callable[[], float]]:
     """Return measurements of a plan at batch 1 (ms), and of a tick that does not plan (microseconds)."""
-    policy = _State(job(), half=False).weights.policy.eval()
-    observation = {f.name: np.zeros((1, *f.shape), np.float32) for f in TASK.schema.observations}
+    policy = _State(job("pusht_state"), half=False).weights.policy.eval()
+    observation = {f.name: np.zeros((1, *f.shape), np.float32) for f in policy.schema.observations}
 
     def plan() -> float:
         torch.set_num_threads(1)
@@ -138,9 +146,40 @@ def planning() -> tuple[Callable[[], float], Callable[[], float]]:
     return plan, tick
 
 
+def encoding() -> tuple[Callable[[], float], Callable[[], float]]:
+    """Return measurements of encoding two frames, and of a whole plan, of the image recipe at batch 1 (ms)."""
+    policy = _State(job("pusht_image"), half=False).weights.policy.eval()
+    history = {
+        f.name: torch.zeros(1, 2, *f.shape, dtype=torch.uint8 if f.kind == "image" else torch.float32)
+        for f in policy.schema.observations
+    }
+
+    def milliseconds(call: Callable[[], object]) -> float:
+        torch.set_num_threads(1)
+        call()
+        watch = []
+        for _ in range(20):
+            start = time.perf_counter()
+            call()
+            watch.append((time.perf_counter() - start) * 1e3)
+        return statistics.median(watch)
+
+    def encode() -> float:
+        with torch.no_grad():
+            return milliseconds(lambda: policy.backbone.condition(history))
+
+    return encode, lambda: milliseconds(lambda: policy.plan(history, generator=generator(0)))
+
+
 def shown(value: float) -> str:
     """Return three significant digits, thousands whole."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _described(recipe: str) -> str:
+    experiment = find_recipe(recipe)
+    parameters = sum(p.numel() for p in _State(job(recipe), half=False).weights.policy.parameters())
+    return f"`{recipe}` ({parameters:,} parameters, batch {experiment.train.batch_size})"
 
 
 def main() -> None:
@@ -151,26 +190,30 @@ def main() -> None:
     args = parser.parse_args()
     keep_freed_memory()
     plan, tick = planning()
+    encode, plan_images = encoding()
     measurements = {
-        "training, bf16, 2 threads (samples/s)": training(2, half=True),
-        "training, bf16, 1 thread (samples/s)": training(1, half=True),
-        "training, fp32, 2 threads (samples/s)": training(2, half=False),
+        "training, bf16, 2 threads (samples/s)": training("pusht_state", 2, half=True),
+        "training, bf16, 1 thread (samples/s)": training("pusht_state", 1, half=True),
+        "training, fp32, 2 threads (samples/s)": training("pusht_state", 2, half=False),
         "serving a batch of 256, 2 threads (ms)": serving(),
         "DDIM step besides the network, 1 thread (us)": sampling(DDIM()),
         "Adams-2 step besides the network, 1 thread (us)": sampling(Adams()),
         f"planning tick, {NFE} calls, batch 1, 1 thread (ms)": plan,
         "tick between plans, 1 thread (us)": tick,
+        "images: training, bf16, 2 threads (samples/s)": training("pusht_image", 2, half=True),
+        "images: training, bf16, 1 thread (samples/s)": training("pusht_image", 1, half=True),
+        "images: encoding two frames, 1 thread (ms)": encode,
+        f"images: planning tick, {NFE} calls, batch 1, 1 thread (ms)": plan_images,
     }
     values: dict[str, list[float]] = {name: [] for name in measurements}
     for k in range(args.rounds):
         for name, measure in measurements.items():
             values[name].append(measure())
         print(f"round {k + 1} of {args.rounds}", flush=True)
-    parameters = sum(p.numel() for p in _State(job(), half=False).weights.policy.parameters())
+    about = ", ".join(_described(name) for name in STEPS)
     header = (
         f"{datetime.now(UTC):%Y-%m-%d}, {hardware()}, Python {platform.python_version()}, torch {torch.__version__}. "
-        f"Recipe `pusht_state`: {parameters:,} parameters, batch {RECIPE.train.batch_size}. "
-        f"Median, least and most of {args.rounds} interleaved rounds."
+        f"Recipes: {about}. Median, least and most of {args.rounds} interleaved rounds."
     )
     lines = ["# Benchmarks", "", header, "", "| what | median | least | most |", "|---|---:|---:|---:|"]
     lines += [f"| {n} | {shown(statistics.median(v))} | {shown(min(v))} | {shown(max(v))} |" for n, v in values.items()]

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noise2action.encoders.image import Camera, CropRatio, CropSize, centre_crop, random_crop
+from noise2action.encoders.image import GREY, Camera, CropRatio, CropSize, centre_crop, jittered, random_crop
 from noise2action.errors import ConfigError, SchemaError, ShapeError
 from noise2action.schema import Feature
 from noise2action.seeds import generator
@@ -109,3 +109,29 @@ def test_a_crop_beyond_the_image_names_the_camera():
 def test_impossible_crops_are_refused(crop):
     with pytest.raises(ConfigError, match="expected a crop"):
         crop()
+
+
+def test_jitter_changes_colours_within_its_strength_and_nothing_else():
+    x = images(200, 2, 8, 6, 3).float() / 255 * 0.5 + 0.2
+    seen = jittered(x, 0.1, generator=generator(0, "jitter"))
+    again = jittered(x, 0.1, generator=generator(0, "jitter"))
+    assert torch.equal(seen, again)
+    assert torch.equal(jittered(x, 0.0, generator=generator(0, "jitter")).round(decimals=5), x.round(decimals=5))
+    grey = torch.tensor(GREY)
+    # The mean brightness moves by brightness alone, which is drawn a sample, the same for its history.
+    factor = (seen @ grey).mean((1, 2, 3)) / (x @ grey).mean((1, 2, 3))
+    assert 0.9 <= float(factor.min()) < 0.92
+    assert 1.08 < float(factor.max()) <= 1.1
+    # Saturation leaves grey as it is, contrast what has no contrast.
+    flat = torch.full((3, 2, 4, 4, 3), 0.5)
+    seen = jittered(flat, 0.1, generator=generator(1, "jitter"))
+    close(seen, seen[:, :1, :1, :1, :1].expand_as(seen))
+    assert float(jittered(torch.ones(20, 1, 4, 4, 3), 0.9, generator=generator(2, "jitter")).max()) <= 1
+
+
+def test_jitter_is_for_training_only():
+    x = images(3, 2, 8, 6, 3)
+    plain = camera()
+    other = Camera(plain.feature, crop=None, mean=MEAN, std=STD, jitter=0.3)
+    assert torch.equal(other(x, torch.float32), plain(x, torch.float32))
+    assert not torch.equal(other(x, torch.float32, generator(0, "jitter")), plain(x, torch.float32))

@@ -36,6 +36,8 @@ class EncoderConfig:
     """Whether goal images go through the first camera's network."""
     crop: AnyCrop | None = None
     """Part of every image that is seen: at a random place while training, the centre otherwise; null for all of it."""
+    colour_jitter: float = 0.0
+    """Largest relative change, while training, of brightness, contrast and saturation; 0.2 is mild."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Subtracted from red, green and blue in 0..1; ImageNet weights expect 0.485, 0.456, 0.406."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -63,8 +65,11 @@ class EncoderConfig:
                 "expected text_dim, token_dim and widths of proprioception >= 1, got "
                 f"{self.text_dim}, {self.token_dim} and {self.proprioception}"
             )
-        if not 0 <= self.modality_dropout < 1:
-            raise ConfigError(f"expected modality_dropout in [0, 1), got {self.modality_dropout}")
+        if not (0 <= self.modality_dropout < 1 and 0 <= self.colour_jitter < 1):
+            raise ConfigError(
+                "expected modality_dropout and colour_jitter in [0, 1), got "
+                f"{self.modality_dropout} and {self.colour_jitter}"
+            )
         if self.droppable and not self.modality_dropout:
             raise ConfigError(f"expected modality_dropout > 0 to hide {self.droppable}, got 0")
 
@@ -151,8 +156,11 @@ class ObservationEncoder(nn.Module):
         A modality that was trained with dropout may be missing, or `absent` from some samples: its learned null stands
         for it, and nothing else does. While training, the generator draws crops and what is hidden.
         """
-        if self.training and generator is None and (self.config.crop is not None or self.droppable):
-            raise ConfigError("expected a generator to train with crops or dropout, got none: pass one, or call eval()")
+        config = self.config
+        if self.training and generator is None and (config.crop is not None or config.colour_jitter or self.droppable):
+            raise ConfigError(
+                "expected a generator to train with crops, jitter or dropout, got none: pass one, or call eval()"
+            )
         self._check_there(observations)
         draw = generator if self.training else None
         return self.hide(self._encoded(observations, draw), self._absent(observations, absent or {}, draw))
@@ -228,7 +236,7 @@ class ObservationEncoder(nn.Module):
     def _camera(self, feature: Feature, networks: dict[str, tuple[int, int]]) -> CameraPart:
         """Return the part of an image; `networks` holds, by user, the image size of each network that there is."""
         config = self.config
-        camera = Camera(feature, crop=config.crop, mean=config.mean, std=config.std)
+        camera = Camera(feature, crop=config.crop, mean=config.mean, std=config.std, jitter=config.colour_jitter)
         user = feature.name if config.cameras == "separate" else "cameras"
         if feature.goal:
             user = "goals" if config.goal_images == "own" else next(iter(networks), "goals")

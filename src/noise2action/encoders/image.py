@@ -74,10 +74,16 @@ class Camera(nn.Module):
     """Images of one feature to network inputs: `(crop(x) / 255 - mean) / std`, channels first."""
 
     def __init__(
-        self, feature: Feature, *, crop: AnyCrop | None, mean: tuple[float, ...], std: tuple[float, ...]
+        self,
+        feature: Feature,
+        *,
+        crop: AnyCrop | None,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        jitter: float = 0.0,
     ) -> None:
         super().__init__()
-        self.feature = feature
+        self.feature, self.jitter = feature, jitter
         try:
             self.size = feature.image_size if crop is None else crop.of(feature.image_size)
         except ConfigError as error:
@@ -113,14 +119,16 @@ class Camera(nn.Module):
     def forward(
         self, x: Shaped[Tensor, "B O ..."], dtype: torch.dtype, generator: torch.Generator | None = None
     ) -> Float[Tensor, "N 3 h w"]:
-        """Return the inputs of all steps, [B O, 3, *size] in `dtype`; a generator crops at random, one place a sample.
+        """Return the inputs of all steps, [B O, 3, *size] in `dtype`; a generator crops and jitters at random.
 
-        The history of a sample is cropped at one place, so that what stands still stands still.
+        The history of a sample is cropped at one place and jittered alike, so that what stands still stands still.
         """
         x = x.movedim(2, 4) if self.feature.channels_first else x
         if self.crops:
             x = centre_crop(x, self.size) if generator is None else random_crop(x, self.size, generator=generator)
         whole = 255.0 if x.dtype == torch.uint8 else 1.0
+        if generator is not None and self.jitter:
+            x, whole = jittered(x.float() / whole, self.jitter, generator=generator), 1.0
         height, width = self.size
         # One row of pixels at a time, three numbers each: far faster than three numbers at a time.
         mean, std = ((whole * c).to(dtype).repeat(width) for c in (self.mean, self.std))
@@ -149,6 +157,27 @@ def random_crop(
         for b, (top, left) in enumerate(zip(tops, lefts, strict=True))
     ]
     return torch.stack(parts) if parts else x[:, :, : size[0], : size[1]]
+
+
+GREY = (0.299, 0.587, 0.114)
+"""Share of red, green and blue in brightness (ITU-R BT.601)."""
+
+
+def jittered(
+    x: Float[Tensor, "B O H W 3"], strength: float, *, generator: torch.Generator
+) -> Float[Tensor, "B O H W 3"]:
+    """Return images in 0..1 with brightness, contrast and saturation each times a factor in 1 +- `strength` a sample.
+
+    Brightness scales all, contrast the distance to the sample's mean brightness, saturation each pixel's to its own.
+    """
+    draws = torch.rand(3, len(x), generator=generator, device=generator.device).to(x.device)
+    brightness, contrast, saturation = (1 + strength * (2 * draws - 1)).reshape(3, -1, 1, 1, 1, 1)
+    grey = torch.tensor(GREY, device=x.device)
+    x = brightness * x
+    mean = (x @ grey).mean(dim=(1, 2, 3)).reshape(-1, 1, 1, 1, 1)
+    x = mean + contrast * (x - mean)
+    own = (x @ grey).unsqueeze(-1)
+    return (own + saturation * (x - own)).clamp(0, 1)
 
 
 def check_colours(mean: tuple[float, ...], std: tuple[float, ...]) -> None:

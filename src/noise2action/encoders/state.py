@@ -101,4 +101,4 @@ def check_steps(feature: Feature, x: Tensor, *, steps: int) -> None:
     """Raise `ShapeError` unless `x` is [B, steps, *shape]."""
     if tuple(x.shape[1:]) != (steps, *feature.shape):
         sizes = ", ".join(map(str, (steps, *feature.shape)))
-        raise ShapeError(f"observation {feature.name!r}: expected {steps} steps [B, {sizes}], got {tuple(x.shape)}")
+        raise ShapeError(f"observation {feature.name!r}: expected [B, {sizes}] ({steps} steps), got {tuple(x.shape)}")
