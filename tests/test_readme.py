@@ -42,15 +42,14 @@ def test_commands_name_verbs_recipes_and_fields_that_exist(page: Path) -> None:
     text = page.read_text().replace("\\\n", " ")
     for line in re.findall(r"^n2a (.*?)(?:  +#.*)?$", text, re.MULTILINE):
         words = shlex.split(line)
-        assert words[0] in VERBS or " ".join(words[:2]) in VERBS
-        verb = VERBS.get(words[0])
-        if verb and not verb.overrides:
-            options = getattr(import_module(f"noise2action.commands.{verb.module}"), verb.arguments)
-            assert tyro.cli(options, args=words[1:], return_unknown_args=True)[1] == [], line
+        name = words[0] if words[0] in VERBS else " ".join(words[:2])
+        verb = VERBS[name]
+        options = getattr(import_module(f"noise2action.commands.{verb.module}"), verb.arguments)
+        _, rest = tyro.cli(options, args=words[len(name.split()) :], return_unknown_args=True)
+        assert verb.overrides or rest == [], line
         if words[0] == "study" and words[1] != "--list":
             assert words[1] in STUDIES
         if words[0] == "train":
-            rest = [w for k, w in enumerate(words[2:]) if w != "--out" and words[k + 1] != "--out"]
             overrides.apply(find(words[1]), overrides.parse(rest), where=line)
 
 

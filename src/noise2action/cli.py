@@ -32,6 +32,9 @@ VERBS = {
     "train": Verb("train", "Train", "RECIPE --out RUN", "train a policy on demonstrations", overrides=True),
     "eval": Verb("evaluate", "Eval", "RUN", "roll a policy out on fresh seeds; success with intervals"),
     "report": Verb("report", "ReportArgs", "RUN", "write one self-contained HTML page of a run"),
+    "explain": Verb(
+        "explain", "Explain", "RUN", "what a policy looks at, and what moves its actions: figures, numbers"
+    ),
     "info": Verb("info", "Info", "RUN|DATA", "show what a run or a data set holds"),
     "toy": Verb(
         "toy", "Toy", "NAME|FILE --out DIR", "learn points in the plane by diffusion; metrics, figures, animation"
@@ -45,6 +48,9 @@ VERBS = {
     ),
     "study": Verb("study", "StudyArgs", "NAME|--list", "measure one question of the theory: table, figure, finding"),
     "data generate": Verb("data", "Generate", "ENV --out DATA", "simulate demonstrations of a task"),
+    "import lerobot": Verb("importing", "ImportLeRobot", "DIR OUT", "make a run of a diffusion policy of LeRobot"),
+    "import stanford": Verb("importing", "ImportStanford", "FILE OUT", "make a run of an original .ckpt, safely"),
+    "export lerobot": Verb("exporting", "Export", "RUN OUT", "write a policy as a folder that LeRobot loads"),
 }
 
 
@@ -77,8 +83,9 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(f"noise2action {__version__}")  # noqa: T201
         return 0
-    name = " ".join(arguments[:2]) if arguments[0] == "data" else arguments[0]
-    if arguments in (["data"], ["data", "--help"], ["data", "-h"]):
+    groups = {verb.split()[0] for verb in VERBS if " " in verb}
+    name = " ".join(arguments[:2]) if arguments[0] in groups else arguments[0]
+    if arguments[0] in groups and arguments[1:] in ([], ["--help"], ["-h"]):
         print(_help())  # noqa: T201
         return 0 if len(arguments) > 1 else 2
     if name not in VERBS:

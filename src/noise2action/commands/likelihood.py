@@ -31,6 +31,7 @@ from ..generative import store
 from ..generative.likelihood import check_density as check_model
 from ..generative.likelihood import log_likelihood
 from ..policies import DiffusionPolicy
+from ..policies.checkpoint import Checkpoint
 from ..policies.likelihood import check_density
 from ..policies.likelihood import log_likelihood as chunk_log_likelihood
 from ..recipes.prepare import job, load_episodes
@@ -149,14 +150,16 @@ def main(args: Likelihood) -> int:
 
 def _of_policy(args: Likelihood, solver: Solver, trace: AnyTrace) -> Found:
     """Return the log-densities of demonstrated chunks that do not overlap, by episode, in units of the actions."""
-    policy = check_density(open_policy(args.run)[0])
-    loader, spec, normalizer = _demonstrations(args, policy), policy.spec, policy.backbone.normalizer
+    opened, checkpoint = open_policy(args.run)
+    policy = check_density(opened)
+    loader, spec, normalizer = _demonstrations(args, policy, checkpoint), policy.spec, policy.backbone.normalizer
     rows = _whole_chunks(loader.windows, args.episodes)
     _warn_constant(normalizer.decode(ACTION, loader.gather(torch.cat(rows)).actions))
 
     def of(some: Tensor, index: int) -> Tensor:
         batch = loader.gather(some)
-        observed = {name: normalizer.decode(name, x) for name, x in batch.observations.items()}
+        states = normalizer.affines
+        observed = {n: normalizer.decode(n, x) if n in states else x for n, x in batch.observations.items()}
         return chunk_log_likelihood(
             policy,
             observed,
@@ -170,15 +173,19 @@ def _of_policy(args: Likelihood, solver: Solver, trace: AnyTrace) -> Found:
     return Found(nats.split([len(r) for r in rows]), spec.horizon * policy.schema.action_dim, "chunks", "episodes")
 
 
-def _demonstrations(args: Likelihood, policy: DiffusionPolicy) -> Loader:
+def _demonstrations(args: Likelihood, policy: DiffusionPolicy, checkpoint: Checkpoint) -> Loader:
     experiment, spec = read_experiment(run_folder(args.run)), policy.spec
     if args.data is not None:
         episodes = load_episodes(find(experiment.task), replace(experiment.data, path=str(args.data)))
         windows = Windows(episodes.ends, spec.obs_steps, spec.horizon, spec.first_action)
-        return Loader(episodes, windows, policy.backbone.normalizer, batch_size=BATCH, seed=0)
+        raw = [f.name for f in policy.schema.observations if not f.is_state]
+        return Loader(episodes, windows, policy.backbone.normalizer, batch_size=BATCH, seed=0, raw=raw)
     with counter() as progress:
         bar = progress.add_task("demonstrations", total=experiment.data.demonstrations, visible=False)
-        prepared, _ = job(experiment, on_progress=lambda n: progress.update(bar, completed=n, visible=True))
+        # In the run's own normaliser: one that was started from another run, or imported, fitted none.
+        prepared, _ = job(
+            experiment, start=checkpoint, on_progress=lambda n: progress.update(bar, completed=n, visible=True)
+        )
     assert prepared.held_out is not None
     return prepared.held_out
 

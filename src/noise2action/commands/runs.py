@@ -76,8 +76,13 @@ def one_thread() -> Generator[None]:
 
 def write_experiment(run: Path, experiment: Experiment, summary: DataSummary) -> None:
     """Write config.json and data.json of a run."""
-    write_json(run / "config.json", {"format": FORMAT, "experiment": encode(experiment, Experiment)})
+    write_config(run, experiment)
     write_json(run / "data.json", encode(summary))
+
+
+def write_config(run: Path, experiment: Experiment) -> None:
+    """Write config.json of a run, all that one has whose data is not known."""
+    write_json(run / "config.json", {"format": FORMAT, "experiment": encode(experiment, Experiment)})
 
 
 def read_experiment(run: Path) -> Experiment:

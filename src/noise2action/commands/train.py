@@ -1,7 +1,7 @@
 """`n2a train RECIPE`: demonstrations in, a trained policy out."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +9,7 @@ import tyro
 
 from ..config import encode
 from ..errors import ConfigError
-from ..policies.checkpoint import complete
+from ..policies.checkpoint import Checkpoint, complete, load
 from ..recipes import find
 from ..recipes.experiment import Experiment
 from ..recipes.prepare import job
@@ -31,6 +31,8 @@ class Train:
     """JSON file with fields to override."""
     print_config: bool = False
     """Print the configuration as JSON and stop."""
+    init: Path | None = None
+    """Run to start from: its policy and normaliser, its averaged weights, and a fresh optimiser."""
     resume: bool = False
     """Go on with the run in --out."""
 
@@ -38,6 +40,9 @@ class Train:
 def main(args: Train, rest: list[str]) -> int:
     """Run `n2a train`."""
     experiment = find(args.recipe)
+    start = None if args.init is None else load(args.init)
+    if start is not None:
+        experiment = replace(experiment, policy=start.deployed.policy)
     if args.config is not None:
         experiment = _applied(experiment, overrides.read_config(args.config), str(args.config))
     experiment = _applied(experiment, overrides.parse(rest), "option")
@@ -47,7 +52,16 @@ def main(args: Train, rest: list[str]) -> int:
     if args.out is None:
         raise ConfigError("expected --out RUN, the folder to write the run to, got none")
     check_new(args.out)
-    return 0 if train(experiment, args.out, resume=args.resume) else 130
+    if start is not None:
+        _check_start(experiment, start)
+    return 0 if train(experiment, args.out, resume=args.resume, start=start) else 130
+
+
+def _check_start(experiment: Experiment, start: Checkpoint) -> None:
+    """Raise `ConfigError` where the policy is another than the one to start from, but for how it samples."""
+    before = replace(experiment, policy=start.deployed.policy)
+    if changed := _changed(before, experiment, may_change=("policy.sampling.", "policy.spec.stride")):
+        raise ConfigError(f"--init: expected the policy of the run that is started from, got another {changed}")
 
 
 def _applied(experiment: Experiment, edits: dict[str, Any], where: str) -> Experiment:
@@ -58,8 +72,11 @@ def _applied(experiment: Experiment, edits: dict[str, Any], where: str) -> Exper
     return overrides.apply(experiment, edits, where=where)
 
 
-def train(experiment: Experiment, out: Path, *, resume: bool = False) -> bool:
-    """Train `experiment` in the run folder `out`; return False where an interrupt ended it, its state saved."""
+def train(experiment: Experiment, out: Path, *, resume: bool = False, start: Checkpoint | None = None) -> bool:
+    """Train `experiment` in the run folder `out`; return False where an interrupt ended it, its state saved.
+
+    With a `start` features, normaliser and first weights are those of that checkpoint.
+    """
     with locked(out):
         check_resumable(out, resume=resume)
         if complete(out) and (changed := _changed(read_experiment(out), experiment)):
@@ -68,7 +85,9 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False) -> bool:
             )
         with counter() as progress:
             bar = progress.add_task("demonstrations", total=experiment.data.demonstrations, visible=False)
-            prepared, summary = job(experiment, on_progress=lambda n: progress.update(bar, completed=n, visible=True))
+            prepared, summary = job(
+                experiment, start=start, on_progress=lambda n: progress.update(bar, completed=n, visible=True)
+            )
         write_experiment(out, experiment, summary)
         note(
             f"{summary.episodes} episodes ({summary.held_out} held out), {summary.steps} steps from {summary.source}; "
@@ -89,10 +108,10 @@ MAY_CHANGE = ("threads", "log_every", "validate_minutes", "save_minutes", "save_
 """Fields of `train` that a resumed run may change: the result does not depend on them."""
 
 
-def _changed(old: Experiment, new: Experiment) -> str | None:
+def _changed(old: Experiment, new: Experiment, *, may_change: tuple[str, ...] = ()) -> str | None:
     """Return the dotted path of a field that differs between two runs and must not; None where none does."""
     was, now = (_leaves(encode(e, Experiment)) for e in (old, new))
-    free = ("evaluate.", *(f"train.{name}" for name in MAY_CHANGE))
+    free = ("evaluate.", *(f"train.{name}" for name in MAY_CHANGE), *may_change)
     return next((k for k in sorted(was | now) if was.get(k) != now.get(k) and not k.startswith(free)), None)
 
 

@@ -5,6 +5,7 @@ Guidance composes from the inside out: `pin(clip(denoise), ...)` clips first and
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -46,13 +47,22 @@ class Counted:
         return self.denoise(x_t, t)
 
 
-def clip(denoise: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
+@dataclass(frozen=True, eq=False)
+class Clipped:
+    """A denoiser whose x0_hat lies in [low, high], and the one that it clips."""
+
+    denoise: Denoiser
+    low: float
+    high: float
+
+    def __call__(self, x_t: Tensor, t: Tensor, /) -> Tensor:
+        """Return x0_hat, clipped."""
+        return self.denoise(x_t, t).clamp(self.low, self.high)
+
+
+def clip(denoise: Denoiser, low: float = -1.0, high: float = 1.0) -> Clipped:
     """Return a denoiser whose x0_hat lies in [low, high]."""
-
-    def clipped(x_t: Tensor, t: Tensor) -> Tensor:
-        return denoise(x_t, t).clamp(low, high)
-
-    return clipped
+    return Clipped(denoise, low, high)
 
 
 def dynamic_threshold(denoise: Denoiser, *, quantile: float = 0.995, floor: float = 1.0) -> Denoiser:

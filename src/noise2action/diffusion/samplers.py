@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import PathError
 from ..seeds import Generators
-from .denoisers import Denoiser
+from .denoisers import Clipped, Denoiser
 from .grids import Grid
 from .multistep import adams, ddim, dpm_solver_pp, renoise, unipc
 from .ode import adaptive
@@ -354,6 +354,59 @@ class Renoise(TableSampler):
         return renoise(path, grid)
 
 
+@dataclass(frozen=True)
+class Scheduler(TableSampler):
+    """DDPM or DDIM as diffusers' schedulers compute them, for policies that were deployed with those.
+
+    Two things differ from `DDPM` and `DDIM`: sampling starts, wherever the grid begins, from noise of the variance that
+    noisy data of variance 1 have there (1 on a table), and DDIM, where x0_hat is clipped, takes the noise from the
+    unclipped estimate.
+    """
+
+    KIND: ClassVar = "diffusers"
+
+    name: Literal["ddpm", "ddim"] = "ddpm"
+    """DDPM with the posterior variance, or DDIM at eta = 0."""
+
+    def tableau(self, path: Path, grid: Float[Tensor, "times"]) -> Tableau:
+        """Return `ddpm(path, grid)` or `ddim(path, grid)`."""
+        return ddpm(path, grid) if self.name == "ddpm" else ddim(path, grid)
+
+    def __call__(
+        self,
+        denoise: Denoiser,
+        path: Path,
+        grid: Float[Tensor, "times"],
+        x: Tensor,
+        *,
+        generator: Generators | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Return the sample made of the noise `x`, which has the path's own scale, along `grid`."""
+        if self.name == "ddim" and isinstance(denoise, Clipped):
+            denoise = _noise_unclipped(denoise, path, grid, x.dtype)
+        alpha, sigma = float(path.alpha(grid[0])), float(path.sigma(grid[0]))
+        x = x * (math.hypot(alpha, sigma) / sigma)
+        return super().__call__(denoise, path, grid, x, generator=generator, on_step=on_step)
+
+
+def _noise_unclipped(denoise: Clipped, path: Path, grid: Float[Tensor, "times"], dtype: torch.dtype) -> Denoiser:
+    """Return the denoiser with which a DDIM step `b clip(x0_hat) + s eps_hat` has the form of a tableau's row.
+
+    With (a, r) at the step's begin and (b, s) at its end the row gives x0_hat the weight b - a s / r, while clipping
+    is to change the new state by b: it has to count more.
+    """
+    alpha, sigma = path.alpha(grid), path.sigma(grid)
+    more = alpha[1:] / (alpha[1:] - alpha[:-1] * sigma[1:] / sigma[:-1])
+    at = dict(zip(grid[:-1].to(dtype).tolist(), more.tolist(), strict=True))
+
+    def reweighted(x_t: Tensor, t: Tensor) -> Tensor:
+        x0_hat = denoise.denoise(x_t, t)
+        return torch.add(x0_hat, x0_hat.clamp(denoise.low, denoise.high) - x0_hat, alpha=at[float(t)])
+
+    return reweighted
+
+
 Part = (
     DDIM
     | DDPM
@@ -414,7 +467,7 @@ class Hybrid(_FromFiniteSNR):
         return join([sampler.tableau(path, times) for sampler, times in parts if len(times) > 1])
 
 
-AnySampler = Part | Adaptive | Hybrid | Renoise
+AnySampler = Part | Adaptive | Hybrid | Renoise | Scheduler
 
 NAMED: dict[str, AnySampler] = {
     "ddim": DDIM(),

@@ -30,8 +30,29 @@ class Sinusoidal(nn.Module):
 
     def forward(self, t: Float[Tensor, "B"]) -> Float[Tensor, "B D"]:
         """Return the embedding of each time, in float32: half precision would merge neighbouring times."""
-        phase = (t * self.scale).unsqueeze(1) * self.frequencies
+        phase = self.steps(t).unsqueeze(1) * self.frequencies
         return torch.cat([phase.sin(), phase.cos()], dim=1)
+
+    def steps(self, t: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """Return what is embedded."""
+        return t * self.scale
+
+
+class ShiftedSinusoidal(Sinusoidal):
+    """The embedding of k + `offset`, to the bit of the public code, which is given integers: with -1 from 0 on."""
+
+    def __init__(self, dim: int, *, scale: float, offset: float) -> None:
+        super().__init__(dim, scale=scale)
+        self.offset = offset
+        rate = math.log(10_000) / (dim // 2 - 1)
+        # Rounded in their order: at step 1000 the last digit of a frequency is the fifth of a phase.
+        self.frequencies = nn.Buffer(torch.exp(torch.arange(dim // 2) * -rate), persistent=False)
+
+    def steps(self, t: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+        """Return k + offset, without the rounding of k / T where t is a step's own time."""
+        steps = t * self.scale
+        k = steps.round()
+        return torch.where((steps - k).abs() <= 1e-6 * k, k, steps) + self.offset
 
 
 class Fourier(nn.Module):

@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from ..shapes import Chunk
 from .attention import Attention, ObservationTokens, something
 from .conditioning import Conditioning, check_conditioning
-from .embed import EMBEDDINGS, TimeEmbedding, check_time, per_sample
+from .embed import EMBEDDINGS, ShiftedSinusoidal, TimeEmbedding, check_time, per_sample
 
 REFUSED = {"adaln": "a norm followed by scale and shift is film here"}
 
@@ -36,11 +36,15 @@ class UNet1dConfig:
     """Width of the time embedding."""
     time_scale: float = 100.0
     """Factor on t in [0, 1] before the sinusoids: the number of discrete steps; steps of the table."""
+    time_offset: float = 0.0
+    """Added after that, sinusoids only: -1 for networks that were trained with steps counted from 0."""
 
     def __post_init__(self) -> None:
         """Reject sizes that build no network."""
         check_conditioning(self.conditioning, REFUSED)
         check_time(self.time_embedding, self.time_dim, self.time_scale)
+        if self.time_offset and self.time_embedding != "sinusoidal":
+            raise ConfigError(f"expected time_offset=0 with time_embedding={self.time_embedding}, got a shift")
         if not self.widths or any(w < 1 or w % self.groups for w in self.widths) or self.widths[0] % 8:
             raise ConfigError(f"expected widths that divide by groups={self.groups}, the first by 8, got {self.widths}")
         if self.kernel < 1 or self.kernel % 2 == 0:
@@ -121,8 +125,11 @@ class UNet1d(nn.Module):
     def __init__(self, config: UNet1dConfig, *, action_dim: int, condition_dim: int, token_dim: int | None) -> None:
         super().__init__()
         widths, step = config.widths, config.time_dim
+        embedding = EMBEDDINGS[config.time_embedding](step, config.time_scale)
+        if config.time_offset:
+            embedding = ShiftedSinusoidal(step, scale=config.time_scale, offset=config.time_offset)
         self.diffusion_step_encoder = nn.Sequential(
-            EMBEDDINGS[config.time_embedding](step, config.time_scale),
+            embedding,
             nn.Linear(step, 4 * step),
             nn.Mish(),
             nn.Linear(4 * step, step),

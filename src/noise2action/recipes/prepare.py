@@ -17,7 +17,8 @@ from ..data.split import split
 from ..data.windows import Windows
 from ..envs.tasks import Task, find
 from ..errors import ConfigError, DataError, SchemaError, TaskError
-from ..policies.checkpoint import Deployed
+from ..policies.checkpoint import Checkpoint, Deployed
+from ..schema import Schema
 from ..seeds import derive
 from ..train.loop import Job
 from .experiment import Column, DataConfig, Experiment
@@ -111,10 +112,13 @@ class DataSummary:
     """Columns that are constant, saturated or scaled by outliers, to be looked at before training."""
 
 
-def job(experiment: Experiment, *, on_progress: Progress | None = None) -> tuple[Job, DataSummary]:
+def job(
+    experiment: Experiment, *, start: Checkpoint | None = None, on_progress: Progress | None = None
+) -> tuple[Job, DataSummary]:
     """Return the training job of `experiment`, with its demonstrations read or simulated, and a summary of those.
 
-    The normaliser is fitted on training episodes only; validation uses whole episodes that are never trained on.
+    The normaliser is fitted on training episodes only; validation uses whole episodes that are never trained on. With a
+    `start`, features, normaliser and first weights (the averaged ones) are those of that checkpoint.
     """
     task, config, spec = find(experiment.task), experiment.data, experiment.policy.spec
     if spec.control_hz != task.control_hz:
@@ -130,16 +134,20 @@ def job(experiment: Experiment, *, on_progress: Progress | None = None) -> tuple
         training = retargeted(training, config.retarget)
     if config.mirror is not None:
         training = mirrored(training, config.mirror)
+    schema = task.schema if start is None else _same_features(start.deployed.schema, task)
     kinds: dict[str, NormalizerKind] = {
-        f.name: "identity" if f.kind == "angle" else config.observations for f in task.schema.observations if f.is_state
+        f.name: "identity" if f.kind == "angle" else config.observations for f in schema.observations if f.is_state
     }
-    kinds[task.schema.action.name] = config.actions
+    kinds[schema.action.name] = config.actions
 
     def windows(part: Episodes) -> Windows:
         return Windows(part.ends, spec.obs_steps, spec.horizon, spec.first_action)
 
     learnt = {**training.arrays, ACTION: learnt_actions(training, windows(training), spec.action_space)}
-    normalizer = Normalizer.fit(learnt, kinds)
+    if start is None:
+        normalizer = Normalizer.fit(learnt, kinds)
+    else:
+        normalizer = Normalizer.from_state(start.tensors["normalizer"], schema.normalised)
 
     def loader(part: Episodes, batch_size: int) -> Loader:
         return Loader(
@@ -150,18 +158,37 @@ def job(experiment: Experiment, *, on_progress: Progress | None = None) -> tuple
             seed=experiment.seed,
             space=spec.action_space,
             augment=config.noise if part is training else None,
-            raw=[f.name for f in task.schema.observations if not f.is_state],
+            raw=[f.name for f in schema.observations if not f.is_state],
         )
 
     source = "simulated demonstrator" if config.path is None else config.path
     found = tuple(f"{f.key}: {f.message}" for f in scaling(learnt, kinds))
     summary = DataSummary(source, len(episodes), len(held_out), episodes.total, routes, found)
     prepared = Job(
-        Deployed(experiment.task, experiment.policy, task.schema),
+        Deployed(experiment.task, experiment.policy, schema),
         experiment.train,
         normalizer,
         loader(training, experiment.train.batch_size),
         loader(held_out, 256),
         experiment.seed,
+        None if start is None else start.tensors["ema"],
     )
     return prepared, summary
+
+
+def _same_features(schema: Schema, task: Task) -> Schema:
+    """Return `schema`, whose features the task must have: states may be encoded otherwise, and some left out."""
+    known = task.schema.features
+    for name, feature in schema.features.items():
+        other = known.get(name)
+        if other is None:
+            raise SchemaError(
+                f"--init: expected a run on features of {task.name}, got {name!r}: it has {sorted(known)}"
+            )
+        same_kind = feature.kind == other.kind or (feature.is_state and other.is_state)
+        if not same_kind or (feature.shape, feature.goal) != (other.shape, other.goal):
+            raise SchemaError(
+                f"--init: expected {name!r} as {other.kind} {other.shape} of {task.name}, "
+                f"got {feature.kind} {feature.shape}"
+            )
+    return schema

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,8 @@ class Job:
     training: Loader
     held_out: Loader | None
     seed: int
+    start: Mapping[str, Tensor] | None = None
+    """First weights, of policy and average; None for fresh ones."""
 
 
 class _State:
@@ -112,6 +114,8 @@ def fit(job: Job, run: Path, *, resume: bool = False, on_status: Callable[[Statu
     check_resumable(run, resume=resume)
     if complete(run):
         state.restore(load(run))
+    elif job.start is not None:
+        state.weights.begin(job.start)
     else:
         state.weights.prepare()
     write_env(run, threads=torch.get_num_threads(), precision="bf16" if half else "fp32")

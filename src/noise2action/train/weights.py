@@ -5,7 +5,7 @@ it.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..encoders.fuse import ObservationEncoder
 from ..errors import CheckpointError, TrainingError
 from ..policies import AnyPolicy
+from ..policies.checkpoint import load_weights
 from .config import TrainConfig
 
 
@@ -61,6 +62,13 @@ class Weights:
             if isinstance(module, ObservationEncoder):
                 module.prepare()
         self._average.copy_(self._flat)
+        self._refresh()
+
+    @torch.no_grad()
+    def begin(self, tensors: Mapping[str, Tensor]) -> None:
+        """Start from the weights of another training, the average too; `CheckpointError` unless they fit exactly."""
+        for module in (self.policy, self.ema):
+            load_weights(module, tensors, where="the weights to start from")
         self._refresh()
 
     @torch.no_grad()
