@@ -8,6 +8,7 @@ import pytest
 from noise2action.cli import VERBS, main
 from noise2action.commands import overrides
 from noise2action.data.formats import read
+from noise2action.envs.tasks import TASKS
 from noise2action.errors import ConfigError
 from noise2action.policies import RegressionConfig
 from noise2action.policies.checkpoint import complete
@@ -259,3 +260,11 @@ def test_help_and_version_come_quickly_because_torch_is_not_loaded():
 def test_flags_that_contradict_are_told():
     with pytest.raises(ConfigError, match="have fields"):
         overrides.parse(["--train.steps", "3", "--train.steps.x", "4"])
+
+
+@pytest.mark.parametrize(("verb", "names"), [(("train",), RECIPES), (("data", "generate"), TASKS)])
+def test_the_help_names_every_recipe_and_every_task(verb, names, capsys):
+    with pytest.raises(SystemExit):
+        run(*verb, "--help")
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert [name for name in names if name not in said] == []

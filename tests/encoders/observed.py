@@ -5,7 +5,7 @@ import torch
 from noise2action.encoders.fuse import EncoderConfig
 from noise2action.encoders.pooling import AveragePoolConfig
 from noise2action.encoders.resnet import ResNetConfig
-from noise2action.encoders.text import HashedNGramsConfig
+from noise2action.encoders.text import HashedNGramsConfig, TextPart
 from noise2action.schema import Feature
 from noise2action.seeds import generator
 
@@ -28,7 +28,12 @@ def config(**options):
 
 def built(features=ALL, **options):
     torch.manual_seed(0)
-    return config(**options).build(features, O).eval()
+    encoder = config(**options).build(features, O).eval()
+    for slot in encoder.slots:
+        if isinstance(slot.part, TextPart):
+            # As after training: fresh ones say nothing.
+            torch.nn.init.normal_(slot.part.out.weight)
+    return encoder
 
 
 def seen(features=ALL, batch=3, seed=0):

@@ -99,10 +99,31 @@ def vector(text, x):
 
 def test_a_position_means_its_sentence_and_the_newest_step_counts():
     text = part()
+    torch.nn.init.normal_(text.out.weight)
     x = torch.tensor([[[0], [2]], [[1], [0]]])
     embeddings = HashedNGramsConfig(width=16).embed(["either way", "go left"])
     close(vector(text, x), 4 * embeddings @ text.out.weight.T + text.out.bias)
     close(vector(text, embeddings[:, None].expand(-1, 2, -1)), vector(text, x))
+
+
+def test_words_that_no_training_held_say_nothing():
+    text = TextPart(SAID, HashedNGramsConfig(width=4096), dim=3, obs_steps=1)
+    optimizer = torch.optim.Adam(text.out.parameters(), lr=0.1)
+    told = torch.tensor([[[0]], [[1]], [[2]]])
+    want = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    for _ in range(200):
+        optimizer.zero_grad()
+        (text({"said": told}, torch.nn.ModuleList(), None).vector[:, 0] - want).square().sum().backward()
+        optimizer.step()
+
+    def vector(sentence):
+        embedding = text.config.embed([sentence])[None]
+        return text({"said": embedding}, torch.nn.ModuleList(), None).vector[0, 0].detach()
+
+    close(vector("go left"), want[0], atol=0.01, rtol=0)
+    # These share no place with what was told, those share some.
+    assert torch.equal(vector("fly to that moon"), text.out.bias.detach())
+    assert float((vector("turn left, please") - text.out.bias.detach()) @ (want[0] - want[1])) > 0.2
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ class Generate:
     """Simulate successful demonstrations of a task and write them as a data set."""
 
     env: Annotated[str, tyro.conf.Positional]
-    """two_routes or pusht."""
+    """two_routes, two_routes_goal, two_routes_text, gentle_firm, pusht or pusht_image."""
     out: Path
     """Data set to write; the suffix chooses the format: .zarr, .zarr.zip, .npz or .episodes."""
     episodes: int = 200

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 from rich.console import Console
 
@@ -19,7 +20,8 @@ from ..errors import ConfigError, MissingExtraError
 from ..evaluate.latency import measure_latency
 from ..evaluate.result import About, Evaluation, compare
 from ..evaluate.rollouts import EpisodeResult, rollout
-from ..evaluate.tables import comparison_table, table
+from ..evaluate.setting import AS_DRAWN, Setting, setting_for
+from ..evaluate.tables import comparison_table, table, told_table
 from ..evaluate.video import write_mp4
 from ..evaluate.workers import rollout_in_processes
 from ..policies import AnyPolicy, SampledPolicy, Sampling
@@ -53,7 +55,11 @@ class Eval:
     rtol: float | None = None
     """Tolerance of adaptive, relative and absolute."""
     guidance: float | None = None
-    """Weight w of classifier-free guidance; needs a policy trained with p_uncond."""
+    """Weight w of classifier-free guidance; needs a policy trained with p_uncond, or to miss what guides it."""
+    say: str | None = None
+    """Sentence that every episode is told, such as "go left"; any words will do."""
+    hide: tuple[str, ...] = ()
+    """Modalities that the policy does not get to see, of those that it was trained to miss."""
     stride: int | None = None
     """Actions executed before the next plan."""
     ensemble: float | None = None
@@ -89,6 +95,9 @@ def main(args: Eval) -> int:
             evaluations[0].write(args.out)
     results = Console()
     results.print(table(evaluations))
+    for evaluation in evaluations:
+        if evaluation.told:
+            results.print(told_table(evaluation))
     if len(evaluations) > 1:
         results.print(comparison_table([compare(*evaluations)]))
     return 0
@@ -106,6 +115,7 @@ class Plan:
     """None for the run's own."""
     stride: int | None = None
     weights: str = "ema"
+    setting: Setting = AS_DRAWN
 
 
 def _plan(args: Eval, run: Path) -> Plan:
@@ -123,8 +133,10 @@ def _plan(args: Eval, run: Path) -> Plan:
     sampling = _sampling(args, policy)
     if sampling is not None and isinstance(policy, SampledPolicy):
         policy.resampled(sampling)  # refuses what does not fit the policy's path
+    setting = setting_for(policy, say=args.say, hide=args.hide)
+    task = find(checkpoint.deployed.task)
     assert checkpoint.folder is not None
-    return Plan(checkpoint.folder, find(checkpoint.deployed.task), config, sampling, args.stride, args.weights)
+    return Plan(checkpoint.folder, task, config, sampling, args.stride, args.weights, setting)
 
 
 def _sampling(args: Eval, policy: AnyPolicy) -> Sampling | None:
@@ -148,7 +160,9 @@ def _sampling(args: Eval, policy: AnyPolicy) -> Sampling | None:
         ),
         grid=own.grid if args.grid is None else grid_named(args.grid),
         nfe=own.nfe if args.nfe is None else args.nfe,
-        guidance=own.guidance if args.guidance is None else args.guidance,
+        # A policy that single modalities guide is guided by the same ones, with this weight.
+        guidance=own.guidance if args.guidance is None or own.guided else args.guidance,
+        guided=own.guided if args.guidance is None else tuple(replace(g, weight=args.guidance) for g in own.guided),
     )
 
 
@@ -168,18 +182,41 @@ def evaluate(plan: Plan) -> Evaluation:
 
         if workers > 1:
             results = rollout_in_processes(
-                plan.task, load, seeds, workers=workers, executor=executor, record=config.record, on_progress=done
+                plan.task,
+                load,
+                seeds,
+                workers=workers,
+                executor=executor,
+                record=config.record,
+                setting=plan.setting,
+                on_progress=done,
             )
         else:
             with one_thread():
-                results = rollout(plan.task, policy, seeds, executor=executor, record=config.record, on_progress=done)
-    first = results[0].trace
-    assert first is not None
-    latency = measure_latency(policy, {name: x[0] for name, x in first.observations.items()})
+                results = rollout(
+                    plan.task,
+                    policy,
+                    seeds,
+                    executor=executor,
+                    record=config.record,
+                    setting=plan.setting,
+                    on_progress=done,
+                )
+    latency = measure_latency(policy, plan.setting.seen(_first(plan.task, seeds[0])))
     about = _about(plan, policy, checkpoint.step)
-    evaluation = Evaluation(about, results, latency, routes_of(folder))
+    # Demonstrations of all that can be said are no reference for one sentence.
+    evaluation = Evaluation(about, results, latency, None if plan.setting.options else routes_of(folder))
     _write(folder / "evaluations", evaluation, results, plan.task)
     return evaluation
+
+
+def _first(task: Task, seed: int) -> dict[str, np.ndarray]:
+    """Return the first observation of an episode."""
+    env = task.make()
+    try:
+        return env.reset(seed=seed)[0]
+    finally:
+        env.close()
 
 
 def _about(plan: Plan, policy: AnyPolicy, step: int) -> About:
@@ -191,7 +228,7 @@ def _about(plan: Plan, policy: AnyPolicy, step: int) -> About:
         task=plan.task.name,
         policy=name,
         weights=plan.weights,
-        sampler=(name if sampling is None else sampler_name(sampling)) + ensemble,
+        sampler=(name if sampling is None else sampler_name(sampling)) + ensemble + _told(plan.setting),
         nfe=1 if sampling is None else sampling.nfe,
         control_hz=plan.task.control_hz,
         stride=policy.spec.stride if decay is None else 1,
@@ -199,6 +236,12 @@ def _about(plan: Plan, policy: AnyPolicy, step: int) -> About:
         action_unit=policy.schema.action.unit,
         threads=1,
     )
+
+
+def _told(setting: Setting) -> str:
+    """Return what was said and hidden, to stand behind the sampler's name."""
+    said = [f", told {text!r}" for text in setting.options.values()]
+    return "".join([*said, *(f", without {name}" for name in setting.hidden)])
 
 
 def sampler_name(sampling: Sampling) -> str:
@@ -211,7 +254,8 @@ def sampler_name(sampling: Sampling) -> str:
         name = f"{kind(type(sampler))}({', '.join(f'{f.name}={getattr(sampler, f.name)}' for f in changed)})"
     grid = kind(type(sampling.grid))
     on = "" if grid == "trailing" else f" on {grid}"
-    return f"{name}{on}" + (f", w={sampling.guidance:g}" if sampling.guidance else "")
+    by = [f", {told.modality} w={told.weight:g}" for told in sampling.guided]
+    return "".join([name, on, f", w={sampling.guidance:g}" if sampling.guidance else "", *by])
 
 
 def _write(folder: Path, evaluation: Evaluation, results: tuple[EpisodeResult, ...], task: Task) -> None:

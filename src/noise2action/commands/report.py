@@ -9,10 +9,9 @@ import numpy as np
 import tyro
 
 from ..config import encode
-from ..envs import two_routes
-from ..envs.tasks import find
+from ..envs.tasks import Task, find
 from ..errors import DataError
-from ..evaluate.figures import Panel, denoising_chunks, plane_trajectories
+from ..evaluate.figures import Panel, Scene, denoising_chunks, plane_trajectories
 from ..evaluate.report import Drawing, Report, Video, seed_ranges, write_report
 from ..evaluate.result import Evaluation
 from ..evaluate.rollouts import rollout
@@ -60,7 +59,7 @@ def write(out: Path, runs: Sequence[Path]) -> None:
         evaluations=evaluations,
         records=read_metrics(runs[0]),
         config={"experiment": encode(experiment, Experiment)},
-        drawings=_drawings(runs, evaluations) if experiment.task == "two_routes" else (),
+        drawings=_drawings(runs, evaluations) if experiment.task.startswith("two_routes") else (),
         videos=[video for run in runs for video in _videos(run)],
     )
     write_report(out, report)
@@ -96,26 +95,31 @@ def _drawings(runs: Sequence[Path], evaluations: Sequence[Evaluation]) -> list[D
     seeds = evaluations[0].seeds[:DRAWN] if evaluations else list(range(DRAWN))
     panels: list[Panel] = []
     drawings: list[Drawing] = []
+    scene = two_routes_scene()
     for run in runs:
         policy, checkpoint = open_policy(run)
-        results = rollout(find(checkpoint.deployed.task), policy, seeds)
-        panels.append(Panel(run.name, trajectories(results)))
+        task = find(checkpoint.deployed.task)
+        scene = two_routes_scene(one_goal=task.name != "two_routes_goal")
+        results = rollout(task, policy, seeds)
+        for sentence in dict.fromkeys(result.instruction for result in results):
+            title = run.name if sentence is None else f'{run.name}, told "{sentence}"'
+            panels.append(Panel(title, trajectories([r for r in results if r.instruction == sentence])))
         if isinstance(policy, DiffusionPolicy):
-            drawings.append(_denoising(policy, seeds[0], run.name))
+            drawings.append(_denoising(policy, task, seeds[0], name=run.name, scene=scene))
     caption = (
         f"{len(seeds)} rollouts a policy on the same layouts (seeds {seed_ranges(seeds)}). A policy that averages the "
         "demonstrations is driven into the post; one that models their distribution commits to a side."
     )
-    return [Drawing("Rollouts", plane_trajectories(two_routes_scene(), panels), caption), *drawings]
+    return [Drawing("Rollouts", plane_trajectories(scene, panels), caption), *drawings]
 
 
-def _denoising(policy: DiffusionPolicy, seed: int, name: str) -> Drawing:
+def _denoising(policy: DiffusionPolicy, task: Task, seed: int, *, name: str, scene: Scene) -> Drawing:
     """Return the picture of chunks sampled for one observation, at several noise levels."""
-    observation, _ = two_routes.TwoRoutes().reset(seed=seed)
+    observation, _ = task.make().reset(seed=seed)
     made = denoise_chunks(policy, observation, chunks=CHUNKS)
-    paths = made.paths(observation["position"].astype(np.float64), two_routes.CONTROL_HZ)
+    paths = made.paths(observation["position"].astype(np.float64), task.control_hz)
     caption = (
         f"{CHUNKS} action chunks of {name} for the first observation of seed {seed}, from noise (t = 1) to the plan "
         "(t = 0), drawn as the way that the commanded velocities lead; the puck, which has inertia, follows with a lag."
     )
-    return Drawing("Chunks being denoised", denoising_chunks(two_routes_scene(), made.levels, paths), caption)
+    return Drawing("Chunks being denoised", denoising_chunks(scene, made.levels, paths), caption)

@@ -24,7 +24,8 @@ class Train:
     """Train a policy. Every field of the recipe can be overridden: --train.minutes 15, --policy regression, ..."""
 
     recipe: Annotated[str, tyro.conf.Positional]
-    """two_routes or pusht_state."""
+    """two_routes, two_routes_goal, two_routes_text, gentle_firm, pusht_state, pusht_state_unet,
+    pusht_state_transformer or pusht_image."""
     out: Path | None = None
     """Run folder to write."""
     config: Path | None = None

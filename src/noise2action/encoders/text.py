@@ -139,6 +139,8 @@ class TextPart(Part):
         if isinstance(config, HashedNGramsConfig):
             self.fill()
         self.out = nn.Linear(config.width, dim)
+        # From zero only what the sentences of the training hold gets weights: words never heard say nothing.
+        nn.init.zeros_(self.out.weight)
 
     def fill(self) -> None:
         """Compute the embeddings of the feature's sentences."""

@@ -6,7 +6,7 @@ from functools import partial
 
 from ..errors import TaskError, did_you_mean
 from ..schema import Schema
-from . import pusht, pusht_planner, two_routes
+from . import gentle_firm, pusht, pusht_planner, two_routes, two_routes_goal, two_routes_text
 from .episode import Demonstration, Env
 
 __all__ = ["TASKS", "Demonstration", "Task", "find"]
@@ -46,6 +46,30 @@ TASKS: dict[str, Task] = {
             pusht.MAX_STEPS,
             pusht.PushTImage,
             partial(pusht_planner.demonstrate, make=pusht.PushTImage),
+        ),
+        Task(
+            "two_routes_goal",
+            two_routes_goal.SCHEMA,
+            two_routes.CONTROL_HZ,
+            two_routes.MAX_STEPS,
+            two_routes_goal.make,
+            two_routes_goal.demonstrate,
+        ),
+        Task(
+            "two_routes_text",
+            two_routes_text.SCHEMA,
+            two_routes.CONTROL_HZ,
+            two_routes.MAX_STEPS,
+            two_routes_text.make,
+            two_routes_text.demonstrate,
+        ),
+        Task(
+            "gentle_firm",
+            gentle_firm.SCHEMA,
+            gentle_firm.CONTROL_HZ,
+            gentle_firm.MAX_STEPS,
+            gentle_firm.GentleFirm,
+            gentle_firm.demonstrate,
         ),
         Task("pusht", pusht.SCHEMA, pusht.CONTROL_HZ, pusht.MAX_STEPS, pusht.PushT, pusht_planner.demonstrate),
     )

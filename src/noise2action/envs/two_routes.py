@@ -3,9 +3,12 @@
 The demonstrators take either side at random, so the average of what they do goes straight into the post: the smallest
 task on which regression fails and a policy that models the distribution of actions does not. Floor and walls are a
 square of 1 m; y points from the start to the goal, x to the right.
+
+Variants of the task tell each episode more: `Told` is what, and how it is observed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,6 +37,8 @@ START = np.array([0.0, 0.15])
 START_SPREAD = np.array([0.04, 0.02])
 """Half the width (m) of the box in which the layout draws the start, around `START`."""
 WALLS = np.array([[-0.5, 0.0], [0.5, 1.0]])
+SIDES = {"left": -1.0, "right": 1.0}
+"""Sign of x where the puck passes the post."""
 
 SCHEMA = Schema(
     observations=(Feature("position", (2,), unit="m"), Feature("velocity", (2,), unit="m/s")),
@@ -41,20 +46,49 @@ SCHEMA = Schema(
 )
 
 
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What an episode asks for, and how it is said."""
+
+    goal: NDArray[np.float64] = field(default_factory=GOAL.copy)
+    """Where to go, [2] (m)."""
+    route: str | None = None
+    """The only side that counts as success: "left" or "right"; None for either."""
+    observations: Observation = field(default_factory=dict[str, NDArray[Any]])
+    """What says so: observed unchanged at every step."""
+    instruction: str | None = None
+    """The sentence, where it is said in words."""
+
+
+def nothing(rng: np.random.Generator, asked: Mapping[str, Any]) -> Told:
+    """Return what the plain task tells: neither a goal nor a side is drawn or said."""
+    del rng, asked
+    return Told()
+
+
 class TwoRoutes(Env[Observation, NDArray[np.float32]]):
     """A puck with inertia that is told a velocity (m/s), which it follows with the lag `LAG`.
 
-    Success is to reach the goal; touching the post or a wall ends the episode as a failure. `info["route"]` says on
-    which side the puck passed the post: "left", "right", or "none" before that. The score is 1 on success, else 0.
+    Success is to reach the goal, by the route that is told if one is; touching the post or a wall ends the episode as a
+    failure. `info["route"]` says on which side the puck passed the post: "left", "right", or "none" before that. The
+    score is 1 on success, else 0. `tell` draws what an episode asks for; `reset(options=...)` is handed on to it.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": int(CONTROL_HZ)}  # noqa: RUF012 - gymnasium's interface
 
-    def __init__(self, *, size: int = 256) -> None:
+    def __init__(
+        self,
+        schema: Schema = SCHEMA,
+        *,
+        tell: Callable[[np.random.Generator, Mapping[str, Any]], Told] = nothing,
+        size: int = 256,
+    ) -> None:
         self.render_mode = "rgb_array"
-        self.observation_space = observation_space(SCHEMA)
-        self.action_space = box(SCHEMA.action)
+        self.observation_space = observation_space(schema)
+        self.action_space = box(schema.action)
         self.size = size
+        self._tell = tell
+        self._told = Told()
         self._trail = [START]
         self._velocity = np.zeros(2)
         self._steps = 0
@@ -68,13 +102,14 @@ class TwoRoutes(Env[Observation, NDArray[np.float32]]):
         self._trail = [START + self.np_random.uniform(-1.0, 1.0, 2) * START_SPREAD]
         self._velocity = np.zeros(2)
         self._steps, self._route = 0, "none"
+        self._told = self._tell(self.np_random, options or {})
         return self._observation(), self._info(success=False)
 
     def step(self, action: ArrayLike) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Return (observation, reward, terminated, truncated, info) after 0.1 s at the commanded velocity [2]."""
         command = checked_action(action, SCHEMA.action)
         self._steps += 1
-        success = touched = False
+        reached = touched = False
         dt = 1 / CONTROL_HZ / SUBSTEPS
         decay = np.exp(-dt / LAG)
         for _ in range(SUBSTEPS):
@@ -86,30 +121,49 @@ class TwoRoutes(Env[Observation, NDArray[np.float32]]):
                 self._route = "left" if position[0] < POST[0] else "right"
             self._trail.append(position)
             touched = touches(position)
-            success = not touched and bool(np.linalg.norm(position - GOAL) <= GOAL_RADIUS)
-            if touched or success:
+            reached = not touched and bool(np.linalg.norm(position - self._told.goal) <= GOAL_RADIUS)
+            if touched or reached:
                 break
+        success = reached and self._told.route in (None, self._route)
         truncated = self._steps >= MAX_STEPS
-        return self._observation(), float(success), touched or success, truncated, self._info(success=success)
+        return self._observation(), float(success), touched or reached, truncated, self._info(success=success)
 
     def _observation(self) -> Observation:
-        return {"position": self._trail[-1].astype(np.float32), "velocity": self._velocity.astype(np.float32)}
+        return {
+            "position": self._trail[-1].astype(np.float32),
+            "velocity": self._velocity.astype(np.float32),
+            **{name: value.copy() for name, value in self._told.observations.items()},
+        }
 
     def _info(self, *, success: bool) -> dict[str, Any]:
-        return {"success": success, "score": float(success), "route": self._route}
+        info = {"success": success, "score": float(success), "route": self._route}
+        return info if self._told.instruction is None else {**info, "instruction": self._told.instruction}
 
     def render(self) -> NDArray[np.uint8]:
-        """Return the scene from above as uint8 [size, size, 3]: post, goal, puck and the way it came."""
-        picture = np.full((self.size, self.size, 3), FLOOR, dtype=np.float64)
-        rim = max(1, self.size // 128)
-        picture[:rim] = picture[-rim:] = picture[:, :rim] = picture[:, -rim:] = WALL
-        for scale, colour in ((1.0, GOAL_COLOUR), (0.7, FLOOR), (0.4, GOAL_COLOUR)):
-            _disc(picture, GOAL, GOAL_RADIUS * scale, colour)
-        _disc(picture, POST, POST_RADIUS, POST_COLOUR)
-        for position in self._trail[:: SUBSTEPS // 2]:
-            _disc(picture, position, PUCK * 0.25, TRAIL)
-        _disc(picture, self._trail[-1], PUCK, PUCK_COLOUR)
-        return np.rint(picture).astype(np.uint8)
+        """Return the scene from above as uint8 [size, size, 3]: post, goal, puck and the way it came.
+
+        Where words say which side, a dot marks each side that they allow.
+        """
+        sides = () if self._told.instruction is None else SIDES if self._told.route is None else (self._told.route,)
+        return picture(self.size, goal=self._told.goal, trail=self._trail, sides=sides)
+
+
+def picture(
+    size: int, *, goal: NDArray[np.float64], trail: Sequence[NDArray[np.float64]], sides: Iterable[str] = ()
+) -> NDArray[np.uint8]:
+    """Return the floor as uint8 [size, size, 3]: the puck at the end of its `trail`, a dot on each of `sides`."""
+    canvas = np.full((size, size, 3), FLOOR, dtype=np.float64)
+    rim = max(1, size // 128)
+    canvas[:rim] = canvas[-rim:] = canvas[:, :rim] = canvas[:, -rim:] = WALL
+    for scale, colour in ((1.0, GOAL_COLOUR), (0.7, FLOOR), (0.4, GOAL_COLOUR)):
+        _disc(canvas, goal, GOAL_RADIUS * scale, colour)
+    _disc(canvas, POST, POST_RADIUS, POST_COLOUR)
+    for side in sides:
+        _disc(canvas, POST + np.array([SIDES[side] * (POST_RADIUS + SIGN_GAP), 0.0]), PUCK * 0.6, GOAL_COLOUR)
+    for position in trail[:: SUBSTEPS // 2]:
+        _disc(canvas, position, PUCK * 0.25, TRAIL)
+    _disc(canvas, trail[-1], PUCK, PUCK_COLOUR)
+    return np.rint(canvas).astype(np.uint8)
 
 
 def _disc(
@@ -128,6 +182,8 @@ def _disc(
     patch += cover * (np.array(colour) - patch)
 
 
+SIGN_GAP = 0.2
+"""Distance (m) from the post to the dot on a side that is told."""
 FLOOR, WALL, POST_COLOUR = (248, 248, 246), (190, 190, 186), (88, 92, 104)
 GOAL_COLOUR, TRAIL, PUCK_COLOUR = (64, 160, 104), (150, 185, 225), (38, 98, 178)
 
@@ -142,32 +198,36 @@ def touches(position: NDArray[np.float64]) -> bool:
     return gap < PUCK
 
 
-def _driver(rng: np.random.Generator) -> Callable[[Observation], NDArray[np.float32]]:
-    """Return one demonstrator, its side, clearance, speed and unsteady hand drawn from `rng`.
+class Driver:
+    """A demonstrator, its side, clearance, speed and unsteady hand drawn from `rng`.
 
     It steers along the tangent to a circle around the post until the way to the goal is free on its side.
     """
-    side = float(rng.choice([-1.0, 1.0]))
-    radius = POST_RADIUS + PUCK + rng.uniform(0.04, 0.09)
-    speed = rng.uniform(0.26, 0.34)
-    tremor = np.zeros(2)
 
-    def act(observation: Observation) -> NDArray[np.float32]:
-        nonlocal tremor
-        tremor = 0.7 * tremor + 0.012 * rng.standard_normal(2)
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._side = float(rng.choice([-1.0, 1.0]))
+        self._radius = POST_RADIUS + PUCK + rng.uniform(0.04, 0.09)
+        self._speed = rng.uniform(0.26, 0.34)
+        self._tremor = np.zeros(2)
+        self._rng = rng
+
+    def act(
+        self, observation: Observation, *, goal: NDArray[np.float64] = GOAL, route: str | None = None
+    ) -> NDArray[np.float32]:
+        """Return the velocity [2] (m/s) on the way to `goal`, past the post by `route`, its own side where None."""
+        self._tremor = 0.7 * self._tremor + 0.012 * self._rng.standard_normal(2)
+        side = self._side if route is None else SIDES[route]
         position = observation["position"].astype(np.float64)
-        post, goal = POST - position, GOAL - position
-        angle = -side * np.arcsin(min(1.0, radius / float(np.linalg.norm(post))))
+        post, goal = POST - position, goal - position
+        angle = -side * np.arcsin(min(1.0, self._radius / float(np.linalg.norm(post))))
         c, s = np.cos(angle), np.sin(angle)
         way = np.array([c * post[0] - s * post[1], s * post[0] + c * post[1]])
         if side * (way[0] * goal[1] - way[1] * goal[0]) < 0:
             way = goal
-        return (speed * way / np.linalg.norm(way) + tremor).astype(np.float32)
-
-    return act
+        return (self._speed * way / np.linalg.norm(way) + self._tremor).astype(np.float32)
 
 
 def demonstrate(seed: int) -> Demonstration:
     """Return one demonstrated episode; `seed` fixes the layout and, independently, the side and the hand."""
     layout, rng = split_seed(seed)
-    return record(TwoRoutes(), layout, _driver(rng))
+    return record(TwoRoutes(), layout, Driver(rng).act)

@@ -11,7 +11,7 @@ from . import figures, page
 from .figures import Figure, Record
 from .result import Comparison, Evaluation, compare
 from .statistics import wilson
-from .tables import PAIRED, compact, decimal, jerk_unit, paired_cells, percent
+from .tables import PAIRED, TOLD, compact, decimal, jerk_unit, paired_cells, percent, told_cells
 
 READING = (
     "Brackets are 95 % intervals: Wilson's for rates, a BCa bootstrap over episodes for means, Newcombe's for paired "
@@ -173,6 +173,10 @@ def _routes(evaluations: Sequence[Evaluation]) -> str:
         columns = ("Policy", "Modes found", "Entropy (bit)", "of demonstrations", "Total variation")
         caption = "Entropy over the demonstrated routes; total variation 0 is the demonstrations' split, 1 disjoint"
         parts.append(page.table(columns, statistics, caption=caption))
+    told = [(label, *row) for label, e in _labelled(evaluations).items() for row in told_cells(e)]
+    if told:
+        caption = "By what was told, 95 % Wilson intervals"
+        parts.append(page.table(("Policy", *TOLD), told, caption=caption, texts=2))
     return "".join(parts)
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,8 @@ T = TypeVar("T")
 VERSION = 1
 SMOOTHNESS = ("jerk", "boundary_jump", "within_jump")
 ENTRY = ("seed", "success", "score", "steps", "route", *SMOOTHNESS)
+TOLD = "instruction"
+"""Further entry of episodes that were told something."""
 
 
 def now() -> str:
@@ -105,6 +107,15 @@ class Evaluation:
         return {name: taken.count(name) / len(taken) for name in sorted(set(taken))} if taken else None
 
     @property
+    def told(self) -> dict[str, "Evaluation"]:
+        """The episodes of each instruction apart; empty for a task that tells nothing."""
+        sentences = sorted({result.instruction for result in self.results if result.instruction is not None})
+        return {
+            sentence: replace(self, results=tuple(r for r in self.results if r.instruction == sentence), reference=None)
+            for sentence in sentences
+        }
+
+    @property
     def modes(self) -> Modes | None:
         """The routes against those of the demonstrations, where both are known."""
         taken = [result.route for result in self.results if result.route is not None]
@@ -132,7 +143,7 @@ class Evaluation:
             "smoothness": {
                 name: {"mean": mean.value, "ci95": [mean.low, mean.high]} for name, mean in self.smoothness.items()
             },
-            "per_episode": [{name: getattr(result, name) for name in ENTRY} for result in self.results],
+            "per_episode": [_entry(result) for result in self.results],
         }
         return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
@@ -160,6 +171,11 @@ class Evaluation:
     def write(self, path: Path) -> None:
         """Write the JSON document to `path`, as a whole or not at all. Raises `StorageError`."""
         atomic_write(path, self.to_json().encode())
+
+
+def _entry(result: EpisodeResult) -> dict[str, Any]:
+    names = ENTRY if result.instruction is None else (*ENTRY, TOLD)
+    return {name: getattr(result, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -193,7 +209,7 @@ def _evaluation(document: Mapping[str, Any]) -> Evaluation:
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise DataError("evaluation.per_episode: expected a list of at least one episode: evaluate the run again")
     for entry in entries:
-        _same_keys(entry, ENTRY, "evaluation.per_episode")
+        _same_keys(set(entry) - {TOLD}, ENTRY, "evaluation.per_episode")
     latency = None
     if document.get("latency_ms") is not None:
         latency = Latency(

@@ -19,6 +19,7 @@ from ..envs.tasks import Task
 from ..errors import TaskError
 from ..policies.policy import Policy
 from ..seeds import generator
+from .setting import AS_DRAWN, Setting
 from .smoothness import jumps, rms_jerk
 
 Progress = Callable[[int], None]
@@ -58,6 +59,8 @@ class EpisodeResult:
     """Mean distance of consecutive actions where a new chunk begins, action units."""
     within_jump: float | None
     """The same within chunks."""
+    instruction: str | None = None
+    """The sentence that was told; None in a task without words."""
     trace: Trace | None = field(default=None, compare=False, repr=False)
     """The arrays; not written to JSON."""
 
@@ -70,6 +73,7 @@ def rollout(
     executor: MakeExecutor = Executor,
     sampler_seed: int = 0,
     record: int = 0,
+    setting: Setting = AS_DRAWN,
     on_progress: Progress | None = None,
 ) -> tuple[EpisodeResult, ...]:
     """Return one result a seed, in the order of `seeds`; the first `record` episodes keep their frames.
@@ -84,7 +88,7 @@ def rollout(
         for k, seed in enumerate(seeds):
             env = task.make()
             stack.callback(env.close)
-            episodes.append(_Episode(env, seed, recorded=k < record))
+            episodes.append(_Episode(env, seed, setting=setting, recorded=k < record))
         generators = [generator(sampler_seed, "episode", seed) for seed in seeds]
         _advance(episodes, task, executor(policy, generators), on_progress)
         return tuple(episode.result(task) for episode in episodes)
@@ -96,7 +100,7 @@ def _advance(episodes: Sequence["_Episode"], task: Task, executor: Executor, on_
         if not running.any():
             return
         ended = int((~running).sum())
-        newest = [episode.newest for episode in episodes]
+        newest = [episode.seen for episode in episodes]
         actions = executor.act({name: np.stack([o[name] for o in newest]) for name in newest[0]}, active=running)
         for k in np.flatnonzero(running).tolist():
             running[k] = episodes[k].step(actions[k], planned=executor.planned)
@@ -113,20 +117,22 @@ def _advance(episodes: Sequence["_Episode"], task: Task, executor: Executor, on_
 class _Episode:
     """An environment and what has happened in it so far."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any], seed: int, *, recorded: bool) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], seed: int, *, setting: Setting, recorded: bool) -> None:
         self.seed = seed
-        self.newest: Mapping[str, np.ndarray] = {}
+        self.seen: Mapping[str, np.ndarray] = {}
+        """What the policy is given of the newest observation."""
+        self._setting = setting
         self._vectors: list[dict[str, np.ndarray]] = []
         self._env = env
         self._actions: list[np.ndarray] = []
         self._planned: list[bool] = []
         self._frames: list[np.ndarray] | None = [] if recorded else None
         self._info: Mapping[str, Any] = {}
-        observation, _ = env.reset(seed=seed)
+        observation, _ = env.reset(seed=seed, options=dict(setting.options) or None)
         self._see(observation)
 
     def _see(self, observation: Mapping[str, np.ndarray]) -> None:
-        self.newest = observation
+        self.seen = self._setting.seen(observation)
         self._vectors.append({name: value for name, value in observation.items() if value.ndim == 1})
         if self._frames is not None:
             frame: Any = self._env.render()
@@ -157,6 +163,7 @@ class _Episode:
             jerk=rms_jerk(actions, task.control_hz),
             boundary_jump=jump.boundary,
             within_jump=jump.within,
+            instruction=self._info.get("instruction"),
             trace=Trace(
                 actions=actions,
                 planned=planned,

@@ -17,8 +17,8 @@ from .figures import Scene, Trajectory, integrate
 from .rollouts import EpisodeResult
 
 
-def two_routes_scene() -> Scene:
-    """Return the post, goal and start of the task two_routes."""
+def two_routes_scene(*, one_goal: bool = True) -> Scene:
+    """Return the post, start and goal of the task two_routes; without `one_goal` that of its variant of many goals."""
     (left, bottom), (right, top) = two_routes.WALLS.tolist()
     post, goal, start = (tuple(place.tolist()) for place in (two_routes.POST, two_routes.GOAL, two_routes.START))
     return Scene(
@@ -26,7 +26,7 @@ def two_routes_scene() -> Scene:
         high=(right, top),
         unit="m",
         obstacles=((*post, two_routes.POST_RADIUS),),
-        goal=(*goal, two_routes.GOAL_RADIUS),
+        goal=(*goal, two_routes.GOAL_RADIUS) if one_goal else None,
         start=(start[0], start[1]),
     )
 

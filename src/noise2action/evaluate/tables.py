@@ -11,6 +11,7 @@ from .result import Comparison, Evaluation
 from .statistics import Estimate
 
 COLUMNS = ("Task", "Policy", "Sampler", "NFE", "Success", "Score", "n", "Jerk", "Latency p50 / p99", "Routes")
+TOLD = ("Told", "Success", "Routes", "n")
 PAIRED = ("Task", "Pair (a against b)", "Success, a - b", "Only a / only b", "McNemar p", "Score, a - b", "n")
 
 
@@ -76,6 +77,14 @@ def cells(evaluation: Evaluation) -> tuple[str, ...]:
     )
 
 
+def told_cells(evaluation: Evaluation) -> list[tuple[str, ...]]:
+    """Return one row under `TOLD` an instruction, and none for a task without."""
+    return [
+        (sentence, percent(part.success), shares(part.routes), str(len(part.results)))
+        for sentence, part in evaluation.told.items()
+    ]
+
+
 def paired_cells(comparison: Comparison) -> tuple[str, ...]:
     """Return one row under `PAIRED`."""
     success = comparison.success
@@ -98,6 +107,15 @@ def table(evaluations: Sequence[Evaluation]) -> Table:
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     """Return a table with one column a paired comparison."""
     return _table("Paired by seed, 95 % intervals in brackets", PAIRED, [paired_cells(c) for c in comparisons])
+
+
+def told_table(evaluation: Evaluation) -> Table:
+    """Return a table with one row an instruction."""
+    about = evaluation.about
+    built = Table(*TOLD, title=f"{about.policy} of {about.task} by what it was told", title_justify="left")
+    for row in told_cells(evaluation):
+        built.add_row(*map(escape, row))
+    return built
 
 
 def _table(title: str, names: Sequence[str], columns: Sequence[Sequence[str]]) -> Table:

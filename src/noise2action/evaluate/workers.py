@@ -13,6 +13,7 @@ from ..envs.tasks import Task
 from ..errors import Noise2ActionError
 from ..policies.policy import Policy
 from .rollouts import EpisodeResult, MakeExecutor, Progress, rollout
+from .setting import AS_DRAWN, Setting
 
 
 class WorkerError(Noise2ActionError):
@@ -30,6 +31,7 @@ def rollout_in_processes(
     executor: MakeExecutor = Executor,
     sampler_seed: int = 0,
     record: int = 0,
+    setting: Setting = AS_DRAWN,
     on_progress: Progress | None = None,
 ) -> tuple[EpisodeResult, ...]:
     """Return what `rollout` returns, computed by `workers` processes with one torch thread each.
@@ -49,7 +51,7 @@ def rollout_in_processes(
             ours, theirs = context.Pipe(duplex=False)
             frames = len(recorded.intersection(share))
             process = context.Process(
-                target=_work, args=(theirs, task, load, share, executor, sampler_seed, frames), daemon=True
+                target=_work, args=(theirs, task, load, share, executor, sampler_seed, frames, setting), daemon=True
             )
             process.start()
             theirs.close()
@@ -94,6 +96,7 @@ def _work(
     executor: MakeExecutor,
     sampler_seed: int,
     record: int,
+    setting: Setting,
 ) -> None:
     """Run one process' share; its messages are counts of ended episodes, then the results or an error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent ends us
@@ -106,6 +109,7 @@ def _work(
             executor=executor,
             sampler_seed=sampler_seed,
             record=record,
+            setting=setting,
             on_progress=connection.send,
         )
     except Exception as error:

@@ -4,12 +4,27 @@ from collections.abc import Callable
 
 from ..errors import ConfigError, did_you_mean
 from .experiment import Experiment
+from .gentle_firm import gentle_firm
 from .pusht_image import pusht_image
 from .pusht_state import pusht_state
+from .pusht_state_transformer import pusht_state_transformer
+from .pusht_state_unet import pusht_state_unet
 from .two_routes import two_routes
+from .two_routes_goal import two_routes_goal
+from .two_routes_text import two_routes_text
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
-    recipe.__name__: recipe for recipe in (two_routes, pusht_state, pusht_image)
+    recipe.__name__: recipe
+    for recipe in (
+        two_routes,
+        two_routes_goal,
+        two_routes_text,
+        gentle_firm,
+        pusht_state,
+        pusht_state_unet,
+        pusht_state_transformer,
+        pusht_image,
+    )
 }
 """Every recipe by name."""
 

@@ -24,5 +24,13 @@ STUDIES = {
     "latency-budget": Entry("latency_budget", "How many network calls fit in 100 ms here, and how good are they?"),
     "time-sampling": Entry("time_sampling", "Which law of training times learns fastest?"),
     "prediction-targets": Entry("prediction_targets", "Which quantity should the network predict?"),
+    "history": Entry("history", "How many observed steps should a policy plan from?"),
+    "chunk-size": Entry("chunk_size", "How long should a chunk of actions be, for success and for smoothness?"),
+    "denoising-steps": Entry(
+        "denoising_steps", "How many denoising steps does a policy need, and how long do they take?"
+    ),
+    "backbones": Entry("backbones", "Which network, at what price, and what does diffusion add to regression on it?"),
+    "conditioning": Entry("conditioning", "How should a network be told about the observation?"),
+    "guidance-control": Entry("guidance_control", "How strongly does the policy follow the instruction, by guidance?"),
 }
 """Every study by name."""

@@ -1,0 +1,177 @@
+"""Something said, something hidden: what reaches the environment, the policy and the tables."""
+
+import io
+import json
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from noise2action.commands.evaluate import Eval, main
+from noise2action.data.normalize import Normalizer
+from noise2action.encoders.fuse import EncoderConfig
+from noise2action.encoders.text import HashedNGramsConfig
+from noise2action.envs.tasks import find
+from noise2action.envs.two_routes_text import INSTRUCTION, ROUTES
+from noise2action.errors import ConfigError, DataError
+from noise2action.evaluate.report import Report, render
+from noise2action.evaluate.result import About, Evaluation
+from noise2action.evaluate.rollouts import rollout
+from noise2action.evaluate.setting import AS_DRAWN, Setting, setting_for
+from noise2action.evaluate.tables import told_table
+from noise2action.nets import MLPConfig
+from noise2action.policies import DiffusionConfig, PolicySpec
+from noise2action.recipes import find as recipe
+from noise2action.recipes.prepare import job
+from noise2action.train.loop import fit
+
+TASK = find("two_routes_text")
+SPEC = PolicySpec(obs_steps=2, horizon=4, stride=4, control_hz=10.0)
+
+
+def policy(task=TASK, **encoder):
+    torch.manual_seed(0)
+    config = DiffusionConfig(
+        spec=SPEC,
+        net=MLPConfig(width=16, blocks=1, condition_width=8, time_dim=8),
+        encoder=EncoderConfig(text=HashedNGramsConfig(width=32), **encoder),
+    )
+    states = {f.name: np.array([-np.ones(f.size), np.ones(f.size)]) for f in task.schema.observations if f.is_state}
+    arrays = {**states, "action": np.array([[-0.6, -0.6], [0.6, 0.6]])}
+    return config.build(task.schema, Normalizer.fit(arrays, dict.fromkeys(arrays, "limits"))).eval()
+
+
+@dataclass
+class Listening:
+    """A policy that goes one way whatever it hears, and remembers what it was given."""
+
+    spec: PolicySpec = SPEC
+    schema: object = TASK.schema
+    heard: list = field(default_factory=list)
+
+    def loss(self, batch, *, generator):
+        raise NotImplementedError
+
+    def plan(self, history, committed=None, *, generator=None, watch=None, on_step=None):
+        self.heard.append({name: x.clone() for name, x in history.items()})
+        position = history["position"][:, -1]
+        way = torch.where(position[:, 1:] < 0.55, torch.tensor([-0.2, 0.25]), torch.tensor([0.3, 0.2]))
+        return way[:, None].expand(-1, 4, -1)
+
+
+def test_what_is_given_stands_for_what_is_seen_and_what_is_hidden_is_gone():
+    seen = {"a": np.zeros(2), "b": np.ones(2), "c": np.ones(1)}
+    setting = Setting(given={"b": np.full(3, 7.0), "d": np.zeros(1)}, hidden=("c",))
+    assert {name: x.tolist() for name, x in setting.seen(seen).items()} == {"a": [0, 0], "b": [7, 7, 7]}
+    assert AS_DRAWN.seen(seen) == seen
+
+
+def test_known_sentences_are_said_by_position_and_others_by_embedding():
+    made = policy()
+    for position, sentence in enumerate(ROUTES):
+        setting = setting_for(made, say=sentence)
+        assert (setting.options, setting.given["instruction"].tolist()) == ({"instruction": sentence}, [position])
+    other = setting_for(made, say="turn left please")
+    embedding = HashedNGramsConfig(width=32).embed(["turn left please"])[0]
+    np.testing.assert_array_equal(other.given["instruction"], embedding)
+
+
+@pytest.mark.parametrize("say", ["go right", "fly to the moon"])
+def test_every_episode_is_told_what_is_said(say):
+    listening, setting = Listening(), setting_for(policy(), say=say)
+    results = rollout(TASK, listening, range(6), setting=setting)
+    assert {result.instruction for result in results} == {say}
+    # On its way left a known sentence decides about success, an unknown one does not.
+    assert {result.route for result in results} <= {"left", "none"}
+    assert not any(result.success for result in results) or say != "go right"
+    for history in listening.heard:
+        for row in history["instruction"].flatten(0, 1):
+            np.testing.assert_array_equal(row, setting.given["instruction"])
+
+
+def test_as_drawn_the_seed_says_and_hiding_takes_the_feature_away():
+    plain, deaf = Listening(), Listening()
+    results = rollout(TASK, plain, range(12))
+    assert {result.instruction for result in results} == set(ROUTES)
+    assert [INSTRUCTION.sentences.index(r.instruction) for r in results] == plain.heard[0]["instruction"][
+        :, -1, 0
+    ].tolist()
+    hidden = setting_for(policy(modality_dropout=0.1, droppable=("instruction",)), hide=("instruction",))
+    again = rollout(TASK, deaf, range(12), setting=hidden)
+    assert all(set(history) == {"position", "velocity"} for history in deaf.heard)
+    assert [r.instruction for r in again] == [r.instruction for r in results]
+    assert setting_for(policy(modality_dropout=0.1), hide=("state",)).hidden == ("position", "velocity")
+
+
+def test_what_cannot_be_said_or_hidden_is_refused():
+    with pytest.raises(ConfigError, match=r"in words to say 'go left', got one of \['position', 'velocity'\]"):
+        setting_for(policy(find("two_routes")), say="go left")
+    with pytest.raises(ConfigError, match=r"to hide, got 'instruction': .*modality-dropout"):
+        setting_for(policy(), hide=("instruction",))
+    with pytest.raises(ConfigError, match="did you mean 'instruction'"):
+        setting_for(policy(modality_dropout=0.1), hide=("instructions",))
+
+
+def evaluation(results):
+    about = About(
+        "two_routes_text", "diffusion", "ema", "ddim", 8, 10.0, 8, "m/s", hardware="a computer", created="now"
+    )
+    return Evaluation(about, results, reference={"left": 0.5, "right": 0.5})
+
+
+def test_an_evaluation_is_taken_apart_by_what_was_told():
+    results = rollout(TASK, Listening(), range(12))
+    whole = evaluation(results)
+    assert list(whole.told) == sorted(ROUTES)
+    assert sum(len(part.results) for part in whole.told.values()) == 12
+    for sentence, part in whole.told.items():
+        mine = [r for r in results if r.instruction == sentence]
+        assert part.success.value == sum(r.success for r in mine) / len(mine)
+        assert part.modes is None
+    again = Evaluation.from_json(whole.to_json())
+    assert again.told["go left"].seeds == whole.told["go left"].seeds
+    untold = evaluation(tuple(replace(r, instruction=None) for r in results))
+    assert untold.told == {}
+    assert "instruction" not in untold.to_json()
+    with pytest.raises(DataError, match="instruction"):
+        Evaluation.from_json(whole.to_json().replace('"instruction": "go left"', '"instruction": 3'))
+
+
+def test_tables_and_report_show_each_instruction():
+    whole = evaluation(rollout(TASK, Listening(), range(12)))
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(told_table(whole))
+    page = render(Report("told", [whole]))
+    for sentence in ROUTES:
+        assert sentence in shown.getvalue()
+        assert sentence in page
+
+
+def test_the_command_says_and_hides_and_names_what_it_cannot(tmp_path, capsys):
+    experiment = recipe("two_routes_text")
+    small = replace(
+        experiment,
+        policy=replace(experiment.policy, net=MLPConfig(width=16, blocks=1, condition_width=8, time_dim=8)),
+        data=replace(experiment.data, demonstrations=4, held_out=0.3),
+        train=replace(experiment.train, steps=2),
+    )
+    run = tmp_path / "run"
+    run.mkdir()
+    prepared, summary = job(small)
+    fit(prepared, run)
+    from noise2action.commands.runs import write_experiment  # noqa: PLC0415 - commands are slow to import
+
+    write_experiment(run, small, summary)
+    told = {"episodes": 2, "record": 0, "workers": 1}
+    assert main(Eval(run, say="fly to the moon", **told)) == 0
+    assert "fly to the moon" in capsys.readouterr().out
+    assert main(Eval(run, hide=("instruction",), guidance=3.0, **told)) == 0
+    found = {json.loads(path.read_text())["sampler"] for path in (run / "evaluations").glob("*.json")}
+    assert found == {
+        "ddim, instruction w=1, told 'fly to the moon'",
+        "ddim, instruction w=3, without instruction",
+    }
+    with pytest.raises(ConfigError, match="did you mean 'instruction'"):
+        main(Eval(run, hide=("instructio",), **told))
