@@ -98,18 +98,23 @@ class Basic(nn.Module):
         return torch.relu(h + self.downsample(x))
 
 
+WIDTHS = (64, 128, 256, 512)
+"""Channels of the stages; conftest.py makes both sides narrower."""
+
+
 def resnet18(norm):
-    stages = []
-    for i, o, stride in ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)):
+    stages, i = [], WIDTHS[0]
+    for o, stride in zip(WIDTHS, (1, 2, 2, 2), strict=True):
         stages.append(nn.Sequential(Basic(i, o, stride, norm), Basic(o, o, 1, norm)))
-    first = nn.Conv2d(3, 64, 7, 2, 3, bias=False), norm(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
+        i = o
+    first = nn.Conv2d(3, WIDTHS[0], 7, 2, 3, bias=False), norm(WIDTHS[0]), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
     return nn.Sequential(*first, *stages)
 
 
 class Pool(nn.Module):
     def __init__(self, height, width, keypoints):
         super().__init__()
-        self.nets = nn.Conv2d(512, keypoints, 1)
+        self.nets = nn.Conv2d(WIDTHS[-1], keypoints, 1)
         grid = [
             [-1 + 2 * x / max(width - 1, 1), -1 + 2 * y / max(height - 1, 1)]
             for y in range(height)

@@ -6,6 +6,7 @@ import typing
 from collections import defaultdict
 from types import ModuleType
 
+import lerobot_written
 import torch
 from lerobot_written import Model, options, resnet18, seen
 from torch import nn
@@ -263,13 +264,15 @@ def of_hybrid(order=("position", "front_image", "gripper"), **changed):
     return Written(model, weights, policy, sizes)
 
 
-def of_images(order=("gripper", "z_image", "position"), **changed):
-    """The encoder sorts: images by name, then states by name."""
+def of_images(order=("gripper", "z_image", "position"), *, shared=False, **changed):
+    """The encoder sorts: images by name, then states by name. A network that is shared keeps its batch norms."""
     torch.manual_seed(0)
-    body = body_of(_features(order)) | {"spatial_softmax_num_keypoints": 256}
+    body = body_of(_features(order)) | {"spatial_softmax_num_keypoints": lerobot_written.WIDTHS[-1] // 2}
     ordered = sorted(order, key=lambda name: (not name.endswith("image"), name))
     model = ImageModel(body, ordered)
-    model.rgb_encoder = nn.ModuleList(Pooled(nn.BatchNorm2d, [40, 32]) for name in ordered if name.endswith("image"))
+    cameras = [name for name in ordered if name.endswith("image")]
+    encoders = [Pooled(nn.BatchNorm2d, [40, 32]) for _ in (cameras[:1] if shared else cameras)]
+    model.rgb_encoder = nn.ModuleList(encoders * len(cameras) if shared else encoders)
     weights = unet_keys(model.unet.state_dict())
     children = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
     policy = {
@@ -285,19 +288,18 @@ def of_images(order=("gripper", "z_image", "position"), **changed):
             "resize_shape": None,
             "crop_shape": [40, 32],
             "random_crop": True,
-            "use_group_norm": False,
-            "share_rgb_model": False,
+            "use_group_norm": shared,  # of no effect on a shared one
+            "share_rgb_model": shared,
             "imagenet_norm": True,
         },
         **changed,
     }
     sizes = {name: 1 if name.endswith("image") else 3 for name in order} | {"action": 2}
     written = Written(model, weights, policy, sizes)
-    cameras = [name for name in ordered if name.endswith("image")]
-    for encoder, camera in zip(model.rgb_encoder, cameras, strict=True):
+    for encoder, user in zip(encoders, ["rgb"] if shared else cameras, strict=True):
         for key, value in encoder.layers.state_dict().items():
             place, _, rest = key.partition(".")
-            written.weights[f"obs_encoder.key_model_map.{camera}.{children[int(place)]}.{rest}"] = value
+            written.weights[f"obs_encoder.key_model_map.{user}.{children[int(place)]}.{rest}"] = value
     return written
 
 

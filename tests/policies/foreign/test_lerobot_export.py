@@ -18,12 +18,12 @@ from noise2action.diffusion.samplers import DDIM, Scheduler
 from noise2action.diffusion.targets import Epsilon, V
 from noise2action.encoders.fuse import EncoderConfig
 from noise2action.encoders.pooling import SpatialSoftmaxConfig
-from noise2action.encoders.resnet import resnet18
 from noise2action.errors import ConfigError, DataError
 from noise2action.nets.mlp import MLPConfig
 from noise2action.nets.unet1d import UNet1dConfig
 from noise2action.policies import DiffusionConfig, PolicySpec, Sampling
 from noise2action.policies.checkpoint import build
+from noise2action.policies.foreign.lerobot import BACKBONES
 from noise2action.policies.foreign.lerobot_export import write
 from noise2action.schema import Feature, Schema
 
@@ -86,7 +86,7 @@ NET = UNet1dConfig(widths=(16, 32), groups=8, time_dim=16, time_scale=20.0)
 
 
 def config(**changed):
-    vision = replace(resnet18(), pool=SpatialSoftmaxConfig(keypoints=4), dim=8)
+    vision = replace(BACKBONES["resnet18"](), pool=SpatialSoftmaxConfig(keypoints=4), dim=8)
     whole = DiffusionConfig(
         spec=PolicySpec(obs_steps=2, horizon=8, stride=4, first_action=-1),
         net=NET,

@@ -91,6 +91,14 @@ def test_cameras_give_the_same_actions(changed, old, tmp_path) -> None:
     agree(policy, policy.save(tmp_path / "theirs"))
 
 
+def test_the_whole_resnet_gives_the_same_actions(monkeypatch, tmp_path) -> None:
+    monkeypatch.undo()  # of conftest.py
+    body = options(num_train_timesteps=2, input_features=seen(size=(32, 32)))
+    policy = Policy(body, statistics(body))
+    assert policy.model.rgb_encoder.pool.nets.weight.shape[1] == 512
+    agree(policy, policy.save(tmp_path / "theirs"))
+
+
 def test_a_constant_maps_to_minus_one_wherever_it_lies() -> None:
     """As theirs does, 2 (x - min) / eps - 1 at x = min: in float32, far from zero too; and back to the constant."""
     for value in (0.0, 1e-3, 0.1, 256.3, -7e4):

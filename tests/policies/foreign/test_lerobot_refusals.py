@@ -122,6 +122,7 @@ PROCESSORS = {
         lambda b: step(b, 3)["config"].update(normalize_observation_keys=["a"]),
         "normalize_observation_keys",
     ),
+    "half precision": (lambda b: step(b, 2)["config"].update(float_dtype="float16"), "'float_dtype' to be null"),
     "mode": (lambda b: step(b, 3)["config"]["norm_map"].update(STATE="QUANTILE10"), "got 'QUANTILE10'"),
     "two actions": (lambda b: step(b, 3)["config"]["norm_map"].update(ACTION="MEAN_STD"), "before and after"),
 }

@@ -1,5 +1,7 @@
 """An imported checkpoint of the original code acts as the policy of that layout, written out, does."""
 
+from functools import partial
+
 import pytest
 import torch
 from stanford_written import observed, of_hybrid, of_images, of_states
@@ -18,8 +20,14 @@ def imported(path):
 
 @pytest.mark.parametrize(
     ("make", "use_ema"),
-    [(of_states, True), (of_states, False), (of_hybrid, True), (of_images, True)],
-    ids=["states", "states, not averaged", "hybrid", "images"],
+    [
+        (of_states, True),
+        (of_states, False),
+        (of_hybrid, True),
+        (of_images, True),
+        (partial(of_images, ("a_image", "position", "b_image"), shared=True), True),
+    ],
+    ids=["states", "states, not averaged", "hybrid", "images", "images, shared"],
 )
 def test_the_same_actions(make, use_ema, tmp_path) -> None:
     written = make()

@@ -7,10 +7,11 @@ import sys
 import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
-from stanford_written import COMMON, of_states
+from stanford_written import COMMON, of_images, of_states
 from test_stanford_import import imported
 
 from noise2action.cli import main
@@ -40,8 +41,7 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("place", ["cfg", "beside"])
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(("name", "place"), [*((name, "cfg") for name in ATTACKS), ("posix.system", "beside")])
 def test_a_payload_that_would_create_a_file_does_not(name, place, tmp_path) -> None:
     mark = tmp_path / "pwned"
     payload = of_states().payload()
@@ -164,27 +164,51 @@ OPTIONS = {
 }
 
 
+@pytest.fixture
+def of_written(monkeypatch):
+    """Import what is written without the process in between."""
+
+    def read(written):
+        body = {"cfg": {"policy": written.policy}, "weights": "ema_model"}
+        monkeypatch.setattr(stanford, "unpickled", lambda _: (body, written.weights))
+        return imported(Path("a.ckpt"))
+
+    return read
+
+
 @pytest.mark.parametrize(("changed", "message"), OPTIONS.values(), ids=OPTIONS)
-def test_what_is_not_supported_is_named(changed, message, tmp_path) -> None:
+def test_what_is_not_supported_is_named(changed, message, of_written) -> None:
+    of_written(of_states())
     with pytest.raises(Noise2ActionError, match=message):
-        imported(of_states(**changed).save(tmp_path / "a.ckpt"))
+        of_written(of_states(**changed))
 
 
-def test_missing_options_and_weights_are_named(tmp_path) -> None:
+def test_a_crop_that_versions_do_differently_is_refused(of_written) -> None:
+    written = of_images()
+    of_written(written)
+    written.policy["obs_encoder"]["random_crop"] = False
+    with pytest.raises(CheckpointError, match="'random_crop' to be true"):
+        of_written(written)
+
+
+def test_missing_options_and_weights_are_named(of_written) -> None:
     for name in ("num_inference_steps", "noise_scheduler"):
         written = of_states()
         written.policy.pop(name)
         with pytest.raises(CheckpointError, match=f"expected a field '{name}'"):
-            imported(written.save(tmp_path / "a.ckpt"))
+            of_written(written)
     written = of_states()
     key = "model.mid_modules.0.blocks.0.block.0.weight"
     written.weights["model.extra"] = written.weights.pop(key)
     with pytest.raises(CheckpointError, match=f"1 missing \\({key}\\) and 1 unexpected \\(model.extra\\)"):
-        imported(written.save(tmp_path / "a.ckpt"))
+        of_written(written)
     written = of_states()
     del written.weights["normalizer.params_dict.obs.scale"]
     with pytest.raises(CheckpointError, match=r"no normalizer\.params_dict\.obs\.scale"):
-        imported(written.save(tmp_path / "a.ckpt"))
+        of_written(written)
+
+
+def test_which_weights_to_use_is_not_assumed(tmp_path) -> None:
     payload = of_states().payload()
     del payload["cfg"]._content["training"]
     torch.save(payload, tmp_path / "a.ckpt")

@@ -35,7 +35,8 @@ WITHOUT_EFFECT = {
     *("compile_model", "compile_mode", "do_mask_loss_for_padding", "policy_action_contract"),
     *("optimizer_lr", "optimizer_betas", "optimizer_eps", "optimizer_weight_decay"),
     *("scheduler_name", "scheduler_warmup_steps"),
-    *("device", "use_amp", "use_peft", "push_to_hub", "repo_id", "private", "tags", "license", "pretrained_path"),
+    *("device", "use_amp", "use_peft", "push_to_hub", "repo_id", "private", "tags", "license"),
+    *("pretrained_path", "pretrained_revision"),
 }
 """Options that say how it was trained, stored or run, not what it computes."""
 
@@ -241,8 +242,11 @@ def _processor(folder: Path, name: str, wanted: str) -> tuple[dict[str, str], fl
     chosen: list[Options] = []
     for place, item in enumerate(cast("list[Any]", steps)):
         step = Options(item, where=f"{body.where}: step {place}")
-        if step.text("registry_name", [*PASSIVE, wanted]) == wanted:
+        kind = step.text("registry_name", [*PASSIVE, wanted])
+        if kind == wanted:
             chosen.append(step)
+        elif kind == "device_processor" and step.inner("config").value("float_dtype") != "float32":
+            step.inner("config").expect("float_dtype", None)
     if len(chosen) != 1:
         raise CheckpointError(f"{body.where}: expected one step {wanted!r}, got {len(chosen)}")
     config, file = chosen[0].inner("config"), chosen[0].text("state_file")

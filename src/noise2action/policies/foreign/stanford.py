@@ -134,11 +134,14 @@ def _of_images(policy: Options, tensors: dict[str, Tensor]) -> _Parts:
     options.expect("resize_shape", None)
     group, shared, imagenet = (options.flag(n) for n in ("use_group_norm", "share_rgb_model", "imagenet_norm"))
     crop = _crop(options)
+    if crop is not None:  # without it, old versions did not crop at all, newer ones at the centre
+        options.expect("random_crop", True)
     # Its encoder sorts by name: images first, then states.
     ordered = sorted(shapes.items(), key=lambda item: (item[1][0] != "rgb", item[0]))
     cameras = [name for name, (kind, _) in ordered if kind == "rgb"]
     make = {"resnet18": resnet18, "resnet34": resnet34}[model.text("name", ["resnet18", "resnet34"])]
-    plain = make(norm="group" if group else "batch")
+    # Its encoder puts group norms into copies of the network only, not into one that is shared.
+    plain = make(norm="group" if group and not shared else "batch")
     vision = replace(plain, pool=AveragePoolConfig(), dim=plain.widths[-1], activation="none")
     users = ["rgb"] if shared else cameras
     for user in users:  # ours ends in a linear layer
