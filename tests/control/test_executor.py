@@ -96,3 +96,12 @@ def test_the_stages_of_a_tick_are_timed():
     executor = Executor(Recorder(), generators(1))
     executor.act(observation(1))
     assert len(executor.watch.milliseconds["history"]) == 1
+
+
+def test_a_picture_whose_channels_run_backwards_is_taken_and_words_are_not():
+    executor = Executor(Recorder(), generators(1))
+    backwards = {"position": observation(1)["position"][:, ::-1], "heading": np.zeros((1, 1), np.float32)}
+    assert backwards["position"].strides[1] < 0
+    executor.act(backwards)
+    with pytest.raises(SchemaError, match="'heading': expected numbers, got"):
+        executor.act({**observation(1), "heading": np.array([["left"]])})

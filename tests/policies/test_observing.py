@@ -12,6 +12,7 @@ from noise2action.data.episodes import Episodes
 from noise2action.data.loader import Loader
 from noise2action.data.normalize import Normalizer
 from noise2action.data.windows import Windows
+from noise2action.diffusion.samplers import DDIM, Scheduler
 from noise2action.encoders.fuse import EncoderConfig
 from noise2action.encoders.image import CropSize
 from noise2action.encoders.pooling import AveragePoolConfig
@@ -296,3 +297,29 @@ def test_a_loader_serves_images_and_texts_as_they_are():
     assert batch.observations["said"].dtype == torch.int64
     close(batch.observations["camera"][1, 1], torch.from_numpy(np.array(DATA.arrays["camera"][13])))
     close(batch.observations["p"][0, 0], SCALES.encode("p", torch.from_numpy(np.array(DATA.arrays["p"][0]))))
+
+
+def test_what_is_said_may_change_its_form_and_counts_as_it_was_said_last():
+    of = policy(CONFIGS[0])
+    executor = Executor(of, [generator(0, "robot")])
+    tick = {name: x[:1, 0].numpy() for name, x in history().items()}
+    for _ in range(SPEC.stride):
+        executor.act(tick)
+    words = of.backbone.encoder.embed(["please go left"]).numpy()
+    changed = executor.act({**tick, "said": words})
+    assert executor.planned
+    assert np.isfinite(changed).all()
+
+
+@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[4], CONFIGS[5]])
+@pytest.mark.parametrize(("name", "width"), [("p", 2), ("said", 16)])
+def test_numbers_that_are_not_finite_are_named_before_anything_moves(config, name, width):
+    with pytest.raises(SchemaError, match=f"'{name}'.*NaN or infinity"):
+        plan(policy(config), {**history(), name: torch.full((3, 2, width), torch.nan)})
+
+
+def test_an_empty_commitment_changes_nothing_whatever_the_sampler():
+    for sampler in (DDIM(), Scheduler("ddim"), Scheduler("ddpm")):
+        of = policy(CONFIGS[0]).resampled(Sampling(sampler, nfe=4, clip=0.2))
+        none = of.plan(history(), history()["p"][:, :0], generator=generator(0, "plan"))
+        assert torch.equal(none, of.plan(history(), generator=generator(0, "plan")))

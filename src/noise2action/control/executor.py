@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import ShapeError
+from ..errors import SchemaError, ShapeError
 from ..policies.policy import Policy
 from ..shapes import Chunk
 from ..timing import Stopwatch
@@ -57,20 +57,30 @@ class Executor:
             if feature.name not in observation:
                 continue  # the policy says at its next plan whether it can do without
             value = observation[feature.name]
+            if value.dtype.kind not in "fiub":
+                raise SchemaError(f"observation {feature.name!r}: expected numbers, got {value.dtype}")
             # A text may be said by its position or as an embedding.
             shape = value.shape[1:] if feature.kind == "text" else feature.shape
             if value.shape != (batch, *shape):
                 raise ShapeError(f"observation {feature.name!r}: expected {(batch, *shape)}, got {value.shape}")
             dtype = np.float32 if feature.is_state or value.dtype.kind == "f" else value.dtype
-            newest[feature.name] = torch.from_numpy(np.asarray(value, dtype=dtype))
+            # A view that runs backwards, such as of a picture with red and blue exchanged, is no tensor.
+            newest[feature.name] = torch.from_numpy(np.ascontiguousarray(value, dtype=dtype))
         steps = self.policy.spec.obs_steps
         self._history = [*(self._history or [newest] * (steps - 1)), newest][-steps:]
+
+    def _steps(self, name: str) -> list[Tensor]:
+        """Return a feature at every step of the history; what is said counts as it was said last."""
+        steps = [step[name] for step in self._history]
+        if self.policy.schema.features[name].kind == "text":
+            return steps[-1:] * len(steps)
+        return steps
 
     def _plan(self, active: Bool[np.ndarray, "B"] | None) -> None:
         rows = list(range(len(self._generators))) if active is None else np.flatnonzero(active).tolist()
         # What some of the steps miss is missing.
         names = [name for name in self._history[-1] if all(name in step for step in self._history)]
-        history = {name: torch.stack([step[name] for step in self._history], dim=1)[rows] for name in names}
+        history = {name: torch.stack(self._steps(name), dim=1)[rows] for name in names}
         part = self.policy.plan(history, generator=[self._generators[k] for k in rows], watch=self.watch)
         self.last_chunk = part.new_zeros((len(self._generators), *part.shape[1:]))
         self.last_chunk[rows] = part

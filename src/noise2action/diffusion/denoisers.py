@@ -52,12 +52,16 @@ class Clipped:
     """A denoiser whose x0_hat lies in [low, high], and the one that it clips."""
 
     denoise: Denoiser
-    low: float
-    high: float
+    low: float | Tensor
+    high: float | Tensor
 
     def __call__(self, x_t: Tensor, t: Tensor, /) -> Tensor:
         """Return x0_hat, clipped."""
-        return self.denoise(x_t, t).clamp(self.low, self.high)
+        return self.clamp(self.denoise(x_t, t))
+
+    def clamp(self, x0_hat: Tensor) -> Tensor:
+        """Return `x0_hat` inside the bounds."""
+        return x0_hat.clamp(self.low, self.high)  # pyright: ignore[reportCallIssue, reportArgumentType] - both alike
 
 
 def clip(denoise: Denoiser, low: float = -1.0, high: float = 1.0) -> Clipped:
@@ -83,13 +87,18 @@ def dynamic_threshold(denoise: Denoiser, *, quantile: float = 0.995, floor: floa
 def pin(denoise: Denoiser, value: Tensor, mask: Tensor) -> Denoiser:
     """Return a denoiser that knows `value` where `mask` is True (inpainting).
 
-    Replacing x0_hat rather than x_t keeps the noise of the known entries consistent at every level.
+    Replacing x0_hat rather than x_t keeps the noise of the known entries consistent at every level. One that clips
+    still shows what it clips; what is known is not clipped.
     """
+    within = denoise.denoise if isinstance(denoise, Clipped) else denoise
 
     def pinned(x_t: Tensor, t: Tensor) -> Tensor:
-        return torch.where(mask, value, denoise(x_t, t))
+        return torch.where(mask, value, within(x_t, t))
 
-    return pinned
+    if not isinstance(denoise, Clipped):
+        return pinned
+    low, high = (torch.where(mask, free, b) for free, b in ((-torch.inf, denoise.low), (torch.inf, denoise.high)))
+    return Clipped(pinned, low.to(value), high.to(value))
 
 
 def cfg(

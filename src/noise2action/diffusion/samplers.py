@@ -402,7 +402,7 @@ def _noise_unclipped(denoise: Clipped, path: Path, grid: Float[Tensor, "times"],
 
     def reweighted(x_t: Tensor, t: Tensor) -> Tensor:
         x0_hat = denoise.denoise(x_t, t)
-        return torch.add(x0_hat, x0_hat.clamp(denoise.low, denoise.high) - x0_hat, alpha=at[float(t)])
+        return torch.add(x0_hat, denoise.clamp(x0_hat) - x0_hat, alpha=at[float(t)])
 
     return reweighted
 

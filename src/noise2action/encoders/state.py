@@ -75,6 +75,8 @@ class StatePart(Part):
             if feature.name not in observations:
                 raise SchemaError(f"expected an observation {feature.name!r}, got {sorted(observations)}")
             check_steps(feature, observations[feature.name], steps=self.obs_steps)
+            if not bool(observations[feature.name].isfinite().all()):
+                raise SchemaError(f"observation {feature.name!r}: expected finite numbers, got NaN or infinity")
 
     def forward(self, observations: Observations, visions: nn.ModuleList, generator: torch.Generator | None) -> Encoded:
         """Return a vector, which is a cell as well, an observed step."""

@@ -155,6 +155,8 @@ class TextPart(Part):
                 f"text {name!r}: expected positions of sentences [B, {self.obs_steps}, 1] or embeddings "
                 f"[B, {self.obs_steps}, {width}], got {x.dtype} {tuple(x.shape)}"
             )
+        if x.is_floating_point() and not bool(x.isfinite().all()):
+            raise SchemaError(f"text {name!r}: expected a finite embedding, got NaN or infinity")
         if x.is_floating_point() or not x.numel():
             return
         if not (int(x.min()) >= 0 and int(x.max()) < known):

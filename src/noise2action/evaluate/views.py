@@ -58,7 +58,8 @@ class View:
         """Return all but the arrays, as JSON."""
         found: list[dict[str, Any]] = []
         for k, (episode, tick) in enumerate(zip(self.moments.episodes, self.moments.ticks, strict=True)):
-            steps = self.gradient[k].square().sum((1, 2))
+            steps = self.gradient[k].double().square().sum((1, 2))
+            whole = float(steps.sum())
             place = divmod(int(self.covered[k].argmax()), self.covered.shape[2])
             found.append(
                 {
@@ -67,7 +68,8 @@ class View:
                     "gradient": {
                         "unit": "action units per unit of brightness",
                         "largest": float(self.gradient[k].max()),
-                        "share_of_steps": (steps / steps.sum().clamp(min=1e-300)).tolist(),
+                        # A policy that does not look has no gradient to share.
+                        "share_of_steps": (steps / whole if whole else steps).tolist(),
                     },
                     "covered": {"largest": float(self.covered[k].max()), "at": [place[1], place[0]]},
                     "keypoints": None if self.keypoints is None else self.keypoints.places[k].tolist(),

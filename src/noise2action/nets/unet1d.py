@@ -45,10 +45,14 @@ class UNet1dConfig:
         check_time(self.time_embedding, self.time_dim, self.time_scale)
         if self.time_offset and self.time_embedding != "sinusoidal":
             raise ConfigError(f"expected time_offset=0 with time_embedding={self.time_embedding}, got a shift")
+        if not 1 <= self.groups <= 1024 or len(self.widths) > 16 or max(self.widths, default=1) > 65_536:
+            raise ConfigError(
+                f"expected groups in [1, 1024] and at most 16 widths up to 65536, got {self.groups} and {self.widths}"
+            )
         if not self.widths or any(w < 1 or w % self.groups for w in self.widths) or self.widths[0] % 8:
             raise ConfigError(f"expected widths that divide by groups={self.groups}, the first by 8, got {self.widths}")
-        if self.kernel < 1 or self.kernel % 2 == 0:
-            raise ConfigError(f"expected an odd kernel, got {self.kernel}")
+        if not 1 <= self.kernel <= 255 or self.kernel % 2 == 0:
+            raise ConfigError(f"expected an odd kernel in [1, 255], got {self.kernel}")
 
     def build(self, *, horizon: int, action_dim: int, condition_dim: int, token_dim: int | None = None) -> "UNet1d":
         """Return the network for action_dim channels; one set of weights serves any horizon."""

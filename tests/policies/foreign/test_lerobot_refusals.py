@@ -72,7 +72,8 @@ CONFIGS = {
     "wider": (lambda b: b.update(down_dims=[16, 48], n_groups=8), "expected 'diffusion.unet"),
     "deeper": (lambda b: b.update(down_dims=[16, 32, 32]), "missing \\(diffusion.unet"),
     "shallower": (lambda b: b.update(down_dims=[16]), "unexpected \\(diffusion.unet"),
-    "huge": (lambda b: b.update(down_dims=[1 << 20, 1 << 21]), "expected 'diffusion.unet"),
+    "huge": (lambda b: b.update(down_dims=[1 << 20, 1 << 21]), r"at most 16 widths up to 65536"),
+    "no groups": (lambda b: b.update(n_groups=0), r"groups in \[1, 1024\]"),
 }
 
 
