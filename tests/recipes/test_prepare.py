@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from noise2action.data.augment import ObservationNoise
-from noise2action.data.formats import read
+from noise2action.data.episodes import Episodes
+from noise2action.data.formats import read, write
 from noise2action.data.split import split
 from noise2action.envs.tasks import find as find_task
-from noise2action.errors import ConfigError, SchemaError, TaskError
+from noise2action.errors import ConfigError, DataError, SchemaError, TaskError
 from noise2action.recipes import find
 from noise2action.recipes.experiment import DataConfig, EvaluateConfig, Experiment
 from noise2action.recipes.prepare import demonstrate, job, load_episodes
@@ -104,3 +105,32 @@ def test_the_pusht_recipe_moves_training_episodes_to_the_mark_and_doubles_them(r
     # One more step of the last motion ends on the mark exactly: 256, 256, and its own mirror image.
     before = prepared.normalizer.decode("block_position", last.observations["block_position"][:, -2])
     torch.testing.assert_close(2 * position - before, torch.full_like(position, 256.0), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "spoilt", "message"),
+    [
+        (
+            "two_routes_text",
+            "instruction",
+            lambda x: x + 5,
+            r"expected values in 0\.\.2, got \[.\] in episode 0, frame 0",
+        ),
+        (
+            "two_routes_text",
+            "instruction",
+            lambda x: x.astype(np.float32),
+            "positions of sentences, integers, got float32",
+        ),
+        ("two_routes_goal", "goal", lambda x: x + 9, "'goal': expected values in .* in episode 0, frame 0"),
+    ],
+)
+def test_what_is_told_in_a_data_set_is_checked_before_anything_is_trained(task, name, spoilt, message, tmp_path):
+    task = find_task(task)
+    made = demonstrate(task, 2, seed=0).episodes
+    path = tmp_path / "told.npz"
+    write(path, made)
+    load_episodes(task, DataConfig(path=str(path)))
+    write(path, Episodes({**made.arrays, name: spoilt(made.arrays[name])}, made.ends), overwrite=True)
+    with pytest.raises(DataError, match=message):
+        load_episodes(task, DataConfig(path=str(path)))

@@ -18,7 +18,7 @@ from ..data.windows import Windows
 from ..envs.tasks import Task, find
 from ..errors import ConfigError, DataError, SchemaError, TaskError
 from ..policies.checkpoint import Checkpoint, Deployed
-from ..schema import Schema
+from ..schema import Feature, Schema
 from ..seeds import derive
 from ..train.loop import Job
 from .experiment import Column, DataConfig, Experiment
@@ -85,7 +85,29 @@ def load_episodes(task: Task, config: DataConfig) -> Episodes:
     task.schema.check({name: array.shape[1:] for name, array in arrays.items()}, where=str(path))
     episodes = Episodes(arrays, raw.ends, task.schema)
     check_finite(episodes)
+    for feature in task.schema.observations:
+        _check_told(feature, episodes)
     return episodes
+
+
+def _check_told(feature: Feature, episodes: Episodes) -> None:
+    """Raise `DataError` for sentences that there are none of, and for goals outside their declared range."""
+    values, low, high = episodes.arrays[feature.name], feature.low, feature.high
+    if feature.kind == "text":
+        low, high = 0, len(feature.sentences) - 1
+        if values.dtype.kind not in "iu":
+            raise DataError(f"{feature.name!r}: expected positions of sentences, integers, got {values.dtype}")
+    elif not feature.goal or not feature.is_state:
+        return
+    outside = values < (-np.inf if low is None else low)
+    outside |= values > (np.inf if high is None else high)
+    steps = np.flatnonzero(outside.any(axis=tuple(range(1, values.ndim))))
+    if len(steps):
+        episode, frame = episodes.locate(int(steps[0]))
+        raise DataError(
+            f"{feature.name!r}: expected values in {low}..{high}, got {values[steps[0]].tolist()} in episode "
+            f"{episode}, frame {frame}: correct the data set, or leave the episode out"
+        )
 
 
 def _column(episodes: Episodes, column: Column) -> np.ndarray:
