@@ -208,7 +208,7 @@ def test_whole_numbers_are_floats_where_a_float_is_declared() -> None:
         ({"strict": 1}, r"^config\.strict: expected bool, got int"),
         ({"strict": None}, r"^config\.strict: expected bool"),
         ([], r"^config: expected an object, got list"),
-        (None, r"^config: expected an object, got NoneType"),
+        (None, r"^config: expected an object, got null$"),
     ],
     ids=str,
 )

@@ -56,7 +56,7 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status: 0 done, 2 user error, 3 storage, 4 run in use, 130 interrupted."""
-    warnings.showwarning = _note
+    warnings.showwarning = _noted_once()
     try:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except Noise2ActionError as error:
@@ -72,8 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 3
 
 
-def _note(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"n2a: warning: {' '.join(str(message).split())}", file=sys.stderr)  # noqa: T201
+def _noted_once() -> Callable[..., None]:
+    """Return what prints a warning as one line, the same one once, wherever it comes from."""
+    seen: set[str] = set()
+
+    def note(message: Warning | str, *_: object, **__: object) -> None:
+        text = " ".join(str(message).split())
+        if text not in seen:
+            print(f"n2a: warning: {text}", file=sys.stderr)  # noqa: T201
+        seen.add(text)
+
+    return note
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -96,8 +105,7 @@ def _dispatch(arguments: list[str]) -> int:
     if verb.overrides:
         return module.main(args, rest)
     if rest:
-        known = [f"--{field.replace('_', '-')}" for field in type(args).__dataclass_fields__]
-        return _fail(f"{name}: unknown option {rest[0]!r}; {did_you_mean(rest[0], known)}")
+        return _fail(f"expected no further word, got {rest[0]!r}: n2a {name} {verb.usage}".rstrip())
     return module.main(args)
 
 
@@ -105,6 +113,10 @@ def _parse(cls: type, name: str, verb: Verb, arguments: list[str]) -> tuple[Any,
     """Return the options of a verb and what it does not know; tyro's boxed errors become one line."""
     import tyro  # noqa: PLC0415
 
+    from .commands.options import check, refusal  # noqa: PLC0415
+
+    usage = f"n2a {name} {verb.usage}".rstrip()
+    check(cls, arguments, usage=usage, overrides=verb.overrides)
     shown = io.StringIO()
     try:
         with contextlib.redirect_stderr(shown):
@@ -115,12 +127,7 @@ def _parse(cls: type, name: str, verb: Verb, arguments: list[str]) -> tuple[Any,
                 _help_on_overrides(arguments)
             raise
         text = re.sub(r"[─│╭╮╰╯━┃]+", " ", shown.getvalue())
-        message = " ".join(line for line in text.split("\n") if line.strip() and "--help" not in line)
-        raise _UsageError(f"{name}: {' '.join(message.split())}") from None
-
-
-class _UsageError(Noise2ActionError):
-    """Options that tyro refused."""
+        raise refusal(cls, arguments, " ".join(text.split()), command=f"n2a {name}", usage=usage) from None
 
 
 def _help_on_overrides(arguments: list[str]) -> None:

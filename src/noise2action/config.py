@@ -16,6 +16,8 @@ from .errors import ConfigError, Noise2ActionError, did_you_mean
 T = TypeVar("T")
 JSON = Any
 """What `json.loads` returns."""
+FLAGS = "--"
+"""Place of what stands on the command line: a field in it is named as its flag, `--train.steps`."""
 
 
 def kind(cls: type) -> str:
@@ -129,19 +131,24 @@ def _decode_dataclass(cls: type, data: JSON, where: str, default: object) -> obj
     body = cast("dict[str, JSON]", data)
     for key in body:
         if key not in hints:
-            raise ConfigError(f"{where}: unknown key {key!r}; {did_you_mean(key, hints)}")
+            raise ConfigError(f"{_named(where)}: unknown key {key!r}; {did_you_mean(key, hints)}")
     values: dict[str, object] = dict(cast("dict[str, object]", default)) if isinstance(default, dict) else {}
     if dataclasses.is_dataclass(default):
         values = {name: getattr(default, name) for name in hints}
     for key, value in body.items():
-        values[key] = _decode(hints[key], value, f"{where}.{key}", values.get(key))
+        inside = f"--{key}" if where == FLAGS else f"{where}.{key}"
+        values[key] = _decode(hints[key], value, inside, values.get(key))
     missing = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in values and _required(f)]
     if missing:
-        raise ConfigError(f"{where}: expected a value for {missing[0]!r}, got none")
+        raise ConfigError(f"{_named(where)}: expected a value for {missing[0]!r}, got none")
     try:
         return cls(**values)
     except Noise2ActionError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(f"{_named(where)}: {error}") from error
+
+
+def _named(where: str) -> str:
+    return "options" if where == FLAGS else where
 
 
 def _required(field: "dataclasses.Field[Any]") -> bool:
@@ -186,4 +193,6 @@ def _decode_scalar(declared: object, data: JSON, where: str) -> object:
 
 
 def _name(data: JSON) -> str:
+    if data is None:
+        return "null"
     return f"{type(data).__name__} {str(data)[:40]!r}"

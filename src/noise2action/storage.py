@@ -1,23 +1,42 @@
 """Durable files: a reader, or a crash, sees the old file or the new one, never a part."""
 
+import errno
 import os
 from pathlib import Path
 
-from .errors import StorageError
+from .errors import ConfigError, StorageError
+
+REMEDIES = {
+    errno.ENOTDIR: "a part of the path is a file: choose another place",
+    errno.EEXIST: "a part of the path is a file: choose another place",
+    errno.EACCES: "choose a place that you may write to",
+    errno.EROFS: "choose a place that you may write to",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+"""What to do about what the disk refused; all else is a matter of space."""
+
+
+def check_place(path: Path, *, flag: str) -> None:
+    """Raise `ConfigError` that names `flag` where no file or folder can be made at `path`; nothing is written."""
+    parent = next((p for p in path.absolute().parents if os.path.lexists(p)), None)
+    if parent is not None and not parent.is_dir():
+        raise ConfigError(f"{flag}: expected a path through folders, got the file {parent} in {path}: choose another")
+    here = path if path.exists() else parent
+    if here is not None and not os.access(here, os.W_OK):
+        raise ConfigError(f"{flag}: expected a place that you may write to, got {here}: choose another")
 
 
 def atomic_write(path: Path, body: bytes) -> None:
     """Write `body` to `path`, durable when this returns; `StorageError` and the old file where the disk refuses."""
-    if path.exists() and not path.is_file():
-        raise StorageError(f"expected a file to write, got something else in its place: {path}")
-    path = path.resolve()  # a link stays a link
     try:
+        if path.exists() and not path.is_file():
+            raise StorageError(f"expected a file to write, got something else in its place: {path}")
+        path = path.resolve()  # a link stays a link
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, body)
     except OSError as error:
-        raise StorageError(
-            f"expected to write {path}, got {error.strerror or error}: free disk space, or choose another place"
-        ) from error
+        remedy = REMEDIES.get(error.errno or 0, "free disk space, or choose another place")
+        raise StorageError(f"expected to write {path}, got {error.strerror or error}: {remedy}") from error
 
 
 def replace_file(path: Path, body: bytes) -> None:

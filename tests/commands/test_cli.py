@@ -1,18 +1,24 @@
 import json
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from noise2action.cli import VERBS, main
 from noise2action.commands import overrides
+from noise2action.commands.evaluate import measured
+from noise2action.commands.runs import open_policy
+from noise2action.commands.sampling import resolve
 from noise2action.data.formats import read
 from noise2action.envs.tasks import TASKS
-from noise2action.errors import ConfigError
+from noise2action.errors import ConfigError, StorageError
 from noise2action.policies import RegressionConfig
 from noise2action.policies.checkpoint import complete
 from noise2action.recipes import RECIPES, find
+from noise2action.storage import atomic_write
 
 TINY = [
     "--data.demonstrations", "6", "--data.held-out", "0.2", "--train.steps", "20", "--train.batch-size", "32",
@@ -190,7 +196,27 @@ BAD = {
     ),
     "a network of absurd size": (["train", "two_routes", "--out", "x", "--policy.net.width", "1000000"], "width"),
     "an unknown format, before the work": (["data", "generate", "pusht", "--out", "planner"], "suffix"),
-    "an unparsable number": (["eval", "x", "--episodes", "abc"], "episodes"),
+    "an unparsable number": (["eval", "x", "--episodes", "abc"], "--episodes: expected a whole number, got 'abc'"),
+    "too few numbers": (["sample", "x", "--avoid", "0.5", "0.2"], "--avoid: expected 3 numbers, got '0.5 0.2': see"),
+    "a word for a number": (
+        ["toy", "moons", "--out", "x", "--steps=five"],
+        "--steps: expected a whole number, got 'five'",
+    ),
+    "words for numbers": (["sample", "x", "--guidance", "a"], "--guidance: expected numbers, got 'a': see n2a sample"),
+    "a flag without its value": (["toy", "moons", "--out", "--steps", "3"], "--out: expected a path, got none"),
+    "a choice that is none": (["likelihood", "x", "--trace", "exat"], "--trace: expected one of its names, got 'exat'"),
+    "the nearest choice": (["image", "digit", "--out", "x"], "did you mean 'digits'?"),
+    "no --out": (["toy", "moons"], "expected --out, got none: n2a toy NAME|FILE --out DIR"),
+    "no folder to sample": (["sample"], "expected another word, got none: n2a sample DIR"),
+    "one word too many": (["study", "steps", "eta"], "expected no further word, got 'eta'"),
+    "an unknown option before a word": (["toy", "--stepz", "5", "moons", "--out", "x"], "did you mean '--steps'?"),
+    "a positional as an option": (["toy", "--data", "moons", "--out", "x"], "data: expected it without a flag"),
+    "an empty folder name": (["toy", "moons", "--out", ""], "--out: expected a path, got an empty one"),
+    "an empty value": (["train", "two_routes", "--out="], "--out: expected a path, got an empty one"),
+    "an unknown member of a recipe": (
+        ["train", "two_routes", "--out", "x", "--policy.objective.path", "cosin"],
+        "error: --policy.objective.path: expected a known kind",
+    ),
 }
 
 
@@ -204,6 +230,65 @@ def test_bad_input_gives_one_clear_line_and_exit_2(case, tmp_path, monkeypatch, 
     assert error[-1].startswith("n2a: error: ")
     assert "Traceback" not in "".join(error)
     assert not complete(tmp_path / "x")
+
+
+def test_what_cannot_be_written_is_told_before_the_work(trained, tmp_path, monkeypatch, capsys):
+    def work(*_, **__):
+        pytest.fail("worked first")
+
+    for name in (
+        "explain._moments",
+        "evaluate.evaluate",
+        "data.demonstrate",
+    ):
+        monkeypatch.setattr(f"noise2action.commands.{name}", work)
+    (tmp_path / "x.txt").write_text("")
+    inside = tmp_path / "x.txt" / "sub"
+    for words in (
+        ("study", "forward", "--out", inside),
+        ("data", "generate", "two_routes", "--out", inside / "d.npz"),
+        ("train", "two_routes", "--out", inside),
+        ("demo", "--out", inside),
+        ("eval", trained, "--out", inside / "r.json"),
+        ("explain", trained, "--out", inside),
+        ("report", trained, "--out", inside / "r.html"),
+        ("likelihood", trained, "--out", inside / "r.json"),
+        ("export", "lerobot", trained, inside),
+    ):
+        assert run(*words) == 2
+        shown = capsys.readouterr().err
+        assert "--out: expected a path through folders, got the file" in shown
+        assert len(shown.splitlines()) == 1
+
+
+def test_a_disk_that_refuses_is_told_why(tmp_path):
+    (tmp_path / "x.txt").write_text("")
+    for path, remedy in ((tmp_path / "x.txt" / "a" / "b", "is a file"), (tmp_path / ("n" * 300), "a shorter name")):
+        with pytest.raises(StorageError, match=remedy):
+            atomic_write(path, b"")
+
+
+def test_a_warning_is_printed_once(capsys):
+    assert run("--version") == 0
+    for place in ("a.py", "b.py"):
+        warnings.showwarning("no signal\n is left", UserWarning, place, 1)
+    assert capsys.readouterr().err == "n2a: warning: no signal is left\n"
+
+
+@pytest.mark.parametrize("sampler", ["adaptive", "ddim"])
+def test_network_evaluations_of_an_evaluation_are_counted(trained, tmp_path, sampler, capsys):
+    words = ("--episodes", 1, "--record", 0, "--out", tmp_path / "r.json", "--sampler", sampler)
+    assert run("eval", trained, *words, *(("--rtol", 0.1) if sampler == "adaptive" else ("--nfe", 3))) == 0
+    found, noted = json.loads((tmp_path / "r.json").read_text()), "is the mean of the plans" in capsys.readouterr().err
+    if sampler == "ddim":
+        assert (found["nfe"], noted) == (3, False)
+        return
+    policy = open_policy(trained, sampling=replace(open_policy(trained)[0].config.sampling, sampler=resolve(sampler)))[
+        0
+    ]
+    observation = TASKS["two_routes"].make().reset(seed=found["seeds"][0])[0]
+    assert measured(policy, observation, calls=5)[1] > found["nfe"] > 5  # a tighter tolerance takes more
+    assert noted
 
 
 def data_set(path, **changes):
@@ -268,3 +353,10 @@ def test_the_help_names_every_recipe_and_every_task(verb, names, capsys):
         run(*verb, "--help")
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert [name for name in names if name not in said] == []
+
+
+@pytest.mark.parametrize("suffix", ["csv", "npy"])
+def test_a_table_of_points_is_no_demonstration(trained, tmp_path, suffix, capsys):
+    (tmp_path / f"a.{suffix}").write_bytes(b"1,2\n")
+    assert run("likelihood", trained, "--data", tmp_path / f"a.{suffix}") == 2
+    assert "--data: expected demonstrations of two_routes for a policy, got a table" in capsys.readouterr().err

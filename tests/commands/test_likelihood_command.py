@@ -99,3 +99,17 @@ def test_what_does_not_fit_is_told(model, tmp_path):
     for args, error, words in wrong:
         with pytest.raises(error, match=words):
             main(args)
+
+
+def test_many_dimensions_are_estimated_and_that_is_told(tmp_path, capsys):
+    built = ModelConfig((40,), PointMLPConfig(width=8, blocks=1)).build()
+    built.fit_scale(torch.randn(120, 40))
+    store.save(tmp_path / "m", built, {})
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(120, 40)))
+    args = Likelihood(tmp_path / "m", data=tmp_path / "a.npy", samples=4, solver="fixed", steps=2)
+    kinds = {}
+    for trace in (None, "exact"):
+        assert main(replace(args, trace=trace, out=tmp_path / "found.json")) == 0
+        kinds[trace] = json.loads((tmp_path / "found.json").read_text())["trace"]["kind"]
+        assert ("40 dimensions: the trace is Hutchinson's estimate" in capsys.readouterr().err) == (trace is None)
+    assert kinds == {None: "hutchinson", "exact": "exact"}

@@ -301,7 +301,8 @@ def error_of(capsys, *words):
     ("words", "expected"),
     [
         (("swissroll",), "did you mean 'swiss_roll'"),
-        (("moons", "--path", "cosin"), "did you mean 'cosine'"),
+        (("moons", "--path", "cosin"), "error: --path: expected a known kind, got 'cosin'"),
+        (("moons", "--times", "unifrm"), "error: --times: expected a known kind, got 'unifrm'"),
         (("moons", "--target", "epsilon"), "use target=v"),
         (("moons", "--sampler", "ddimm"), "did you mean 'ddim'"),
         (("moons", "--sampler", "ddim", "--eta", "1.5"), "eta in [0, 1]"),
@@ -309,8 +310,13 @@ def error_of(capsys, *words):
         (("moons", "--grid", "karas"), "did you mean 'karras'"),
         (("moons", "--guidance", "1"), "without"),
         (("quadrants", "--guidance", "1", "--p-uncond", "0"), "p_uncond"),
-        (("moons", "--steps", "0"), "positive"),
-        (("moons", "--seconds", "-1"), "positive"),
+        (("moons", "--p-uncond", "1.5"), "--p-uncond: expected a probability from 0 up to, but not, 1, got 1.5"),
+        (("moons", "--steps", "0"), "--steps: expected a number >= 1, got 0"),
+        (("moons", "--nfe", "0"), "--nfe: expected a number >= 1, got 0"),
+        (("moons", "--batch-size", "0"), "--batch-size: expected a number >= 1, got 0"),
+        (("moons", "--learning-rate", "nan"), "--learning-rate: expected a number above 0, got nan"),
+        (("moons", "--seconds", "-1"), "--seconds: expected a number above 0, got -1"),
+        (("moons", "--eta", "0.5"), "got dpm-solver++-2m: add --sampler ddim, or leave --eta out"),
         (("moons", "--samples", "3"), "--samples: expected a number >= 10, got 3"),
         (("moons", "--seed", "-1"), "--seed: expected a number >= 0, got -1"),
         (("moons", "--width", "0"), "--width: expected a number >= 1, got 0"),
@@ -326,7 +332,15 @@ def test_mistakes_are_one_line(words, expected, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--label", "4"), "below 4"),
+        (("--label", "4"), "from 0 to 3, got 4"),
+        (("--label", "-1"), "from 0 to 3, got -1"),
+        (("--encode", "--sampler", "nonsense"), "--sampler: expected none with --encode"),
+        (("--encode", "--guidance", "2"), "--guidance: expected none with --encode"),
+        (("--encode", "--nfe", "5"), "--nfe: expected none with --encode"),
+        (("--interpolate", "linear", "--sampler", "ddpm"), "--sampler: expected none with --interpolate"),
+        (("--interpolate", "linear", "--avoid", "0", "0", "1"), "--avoid: expected none with --interpolate"),
+        (("--interpolate", "linear", "--rtol", "0.1"), "--rtol: expected none with --interpolate"),
+        (("--nfe", "0"), "--nfe: expected a number >= 1, got 0"),
         (("--sampler", "heun", "--nfe", "4"), "3 or 5"),
         (("--eta", "-1", "--sampler", "ddim"), "eta in [0, 1]"),
         (("--interpolate", "round"), "spherical or linear"),
@@ -343,7 +357,7 @@ def test_mistakes_are_one_line(words, expected, tmp_path, capsys):
         (("--avoid", "0", "0", "0"), "radius above 0"),
         (("--avoid", "0", "0", "1", "--avoid-scale", "nan"), "finite scale"),
         (("--rtol", "0.1", "--sampler", "ddim"), "--rtol: expected a sampler that has it (adaptive)"),
-        (("--guidance-rescale", "2"), "rescale in [0, 1]"),
+        (("--guidance-rescale", "2"), "--guidance-rescale: expected a number from 0 to 1, got 2"),
     ],
 )
 def test_mistakes_in_sampling_are_one_line(toy, words, expected, capsys):
@@ -362,3 +376,55 @@ def test_guidance_needs_classes(plain, capsys):
 
 def test_a_disc_lies_in_the_plane(plain, capsys):
     assert "points in the plane" in error_of(capsys, "sample", plain, "--avoid", 0, 0, 1)
+
+
+def test_a_toy_is_told_to_be_no_run_and_a_run_no_toy(toy, tmp_path, capsys):
+    for verb in ("info", "eval", "report", "explain"):
+        assert f"got a model of points or images: use `n2a sample {toy}`" in error_of(capsys, verb, toy)
+    (tmp_path / "config.json").write_text('{"format": 1, "experiment": {}}')
+    assert f"got the run of a policy: use `n2a eval {tmp_path}`" in error_of(capsys, "sample", tmp_path)
+
+
+def test_a_place_below_a_file_is_refused_before_the_work(toy, tmp_path, capsys):
+    (tmp_path / "x.txt").write_text("")
+    inside = tmp_path / "x.txt" / "sub"
+    assert "--out: expected a path through folders" in error_of(capsys, "toy", "moons", "--out", inside)
+    assert "--out: expected a path through folders" in error_of(capsys, "sample", toy, "--out", inside / "a.npz")
+    assert "--out: expected a path through folders" in error_of(capsys, "likelihood", toy, "--out", inside / "a.json")
+
+
+def test_samples_that_are_not_kept_are_told(toy, tmp_path, capsys):
+    assert run("sample", toy, "--n", 2) == 0
+    assert "nothing is written: add --out" in capsys.readouterr().err
+    assert run("sample", toy, "--n", 2, "--out", tmp_path / "a.npz") == 0
+    assert "nothing is written" not in capsys.readouterr().err
+
+
+def test_an_interrupt_tells_what_is_left(tmp_path, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("noise2action.commands.learning.fit", interrupt)
+    assert run("toy", "moons", "--out", tmp_path, *TINY) == 130
+    assert "nothing was saved; run the same command again" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setattr("noise2action.commands.toy._measure", interrupt)
+    assert run("toy", "moons", "--out", tmp_path, *TINY) == 130
+    assert f"n2a sample {tmp_path}" in capsys.readouterr().err
+
+
+def test_the_classes_of_a_file_keep_their_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("noise2action.commands.toy._draw", lambda *_, **__: None)
+    x, labels = np.random.default_rng(0).normal(size=(200, 2)), np.array([0.0, 2.5])[np.arange(200) % 2]
+    np.savez(tmp_path / "a.npz", x=x, labels=labels)
+    assert run("toy", tmp_path / "a.npz", "--out", tmp_path / "model", *TINY) == 0
+    assert "0 is '0.0', 1 is '2.5'; --label takes the number" in capsys.readouterr().err
+    assert run("sample", tmp_path / "model", "--n", 2, "--label", 1) == 0
+    assert "0 is '0.0', 1 is '2.5'" in capsys.readouterr().err
+
+
+def test_a_row_that_cannot_be_encoded_is_named(plain, tmp_path, capsys):
+    x = np.zeros((9, 3))
+    x[4, 1] = np.nan
+    np.savetxt(tmp_path / "a.csv", x, delimiter=",")
+    assert "NaN or infinity in row 4" in error_of(capsys, "sample", plain, "--encode", tmp_path / "a.csv")

@@ -88,6 +88,8 @@ def test_every_format_gives_the_same_points(tmp_path):
         close(found.x, torch.from_numpy(x).float(), rtol=0, atol=0)
     assert npy.labels is None
     assert npz.labels.tolist() == (labels - 5).tolist()
+    assert (npy.names, npz.names, text.names) == ((), ("5", "6", "7"), ("b", "g", "r"))
+    assert npz.rows(slice(3)).names == npz.names
     # Named classes are numbered in sorted order: b, g, r.
     assert text.labels.tolist() == [2 - (k - 5) if k != 6 else 1 for k in labels.tolist()]
 
@@ -112,9 +114,28 @@ def test_a_csv_without_header_is_all_points(tmp_path):
         (lambda p: np.savez(p / "a.npz", x=table(), labels=np.arange(3)), "one label a row"),
         (lambda p: np.savez(p / "a.npz", x=table(), labels=np.arange(120)), "120 classes"),
         (lambda p: (p / "a.npz").write_bytes(b"PK\x03\x04 not a zip"), "damaged file"),
-        (lambda p: (p / "a.csv").write_text("a,b\n1,2\n3\n"), "rows of one length"),
-        (lambda p: (p / "a.csv").write_text("a,b\n" + "1,red\n" * 120), "expected numbers"),
-        (lambda p: (p / "a.csv").write_text(""), "rows of one length"),
+        (lambda p: (p / "a.csv").write_text("a,b\n1,2\n3\n"), "2 columns in line 1 and 1 in line 3"),
+        (
+            lambda p: (p / "a.csv").write_text("a,b\n" + "1,red\n" * 120),
+            r"'red' in line 2, column 2 \(b\): name a column",
+        ),
+        (
+            lambda p: (p / "a.csv").write_text("a,b\n" + "1,2\n" * 3 + ",4\n"),
+            r"got '' in line 5, column 1 \(a\): fill it",
+        ),
+        (lambda p: (p / "a.csv").write_text("1;2\n" * 120), "got semicolons: save it with commas"),
+        (lambda p: (p / "a.csv").write_text("a\tb\n" + "1\t2\n" * 120), "got tabs: save it with commas"),
+        (lambda p: (p / "a.csv").write_text("a,b\n"), "below the header, got none"),
+        (lambda p: (p / "a.csv").write_text(""), "got an empty file"),
+        (lambda p: (p / "a.npy").write_bytes(b""), "got an empty file"),
+        (
+            lambda p: (p / "a.npy").write_bytes(b"garbage" * 9),
+            "got another kind of file: save the array again with numpy",
+        ),
+        (
+            lambda p: (p / "a.npz").write_bytes(b"garbage" * 9),
+            "got another kind of file: save the array again with numpy",
+        ),
         (lambda p: (p / "a.txt").write_text("1 2"), r"\.txt"),
         (lambda _: None, "readable file"),
     ],

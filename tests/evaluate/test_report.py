@@ -157,7 +157,7 @@ def test_every_text_is_escaped(html):
 
 def test_the_page_says_what_was_measured(html):
     for text in (
-        "95.0 %", "seeds 100 to 119", "n = 20", "+35.0 pp", "within one tick of 100 ms", "m/s·s⁻³", "20 episodes",
+        "95.0 %", "seeds 100 to 119", "n = 20", "+35.0 pp", "within one tick of 100 ms", "m/s⁴", "20 episodes",
         "Total variation", "200 optimiser steps", "Failed seeds: 119",
     ):  # fmt: skip
         assert text in html, text

@@ -83,3 +83,13 @@ def test_an_unknown_key_is_answered_with_the_closest(folder):
     edit(folder, model=json.loads((folder / "config.json").read_text())["model"] | {"clases": 4})
     with pytest.raises(ConfigError, match="did you mean 'classes'"):
         store.load(folder)
+
+
+def test_a_folder_holds_a_model_or_not(folder, tmp_path):
+    assert store.holds(folder)
+    assert not store.holds(tmp_path)
+    edit(folder, experiment={})
+    with pytest.raises(CheckpointError, match="use `n2a eval"):
+        store.load(folder)
+    (folder / "config.json").write_text("{")
+    assert not store.holds(folder)

@@ -67,7 +67,8 @@ def test_steps_tells_what_its_table_holds() -> None:
     for grid in steps.GRIDS:
         (row,) = [r for r in compared if (r["grid"], r["sampler"], r["calls"]) == (grid, steps.FAST, steps.FEW)]
         words = [("better" if v.high < 0 else "worse" if v.low > 0 else "tied") for v in (row[k] for k in key)]
-        assert f"on the grid {grid} it is {words[0]} on moons against the same grid, and {words[1]} on moons" in found
+        (line,) = [line for line in found.splitlines() if line.startswith(f"- On {grid}, from SNR ")]
+        assert f"it is {words[0]} on moons against the same grid, and {words[1]} on moons" in line
     slow = [r for r in rows if (r["sampler"], r["calls"]) == ("ddim", 50)]
     assert {(r[key[0]].value, r[key[0]].low) for r in slow} == {(0, 0)}
     assert min(r[key[1]].value for r in slow if r["part"] == "grids") == 0
@@ -88,12 +89,12 @@ def test_steps_claims_turn_with_the_numbers(over: Estimate, word: str) -> None:
     ]
     told = steps.paragraph(rows)
     assert told.count(f"it is {word} on moons against the same grid") == len(steps.GRIDS)
-    assert ("it is nowhere worse" in told) == (word != "worse")
-    fair = re.findall(r"as it does on (.*?)\. In", told)
+    assert ("is nowhere worse" in told) == (word != "worse")
+    fair = re.findall(r"as it does on (.*)\.\n", told)
     assert bool(fair) == (word != "worse")
     assert all(steps.MAIN in grids and "-2 to 3" not in grids for grids in fair)  # at -2 signal is left
-    assert f"end at {100 * over.high / 5:.0f} % of" in told
-    assert ("from 10 calls for dpm-solver++-2m" in told) == (word != "worse")
+    assert f"with an excess of at most {100 * over.high / 5:.0f} %." in told
+    assert ("On moons: 10 calls for dpm-solver++-2m" in told) == (word != "worse")
 
 
 def test_eta_counts_what_its_table_holds() -> None:
@@ -232,7 +233,7 @@ def test_latency_budget_tells_what_its_table_holds() -> None:
         took = row["ms a call"].value + row["us a call besides"].value / 1e3
         assert row["calls in 100 ms"].value == 100 // took
         over = row["energy minus no solver error, x 1000"]
-        sentence = next(s for s in found.split(". ") if s.startswith(f"{row['network']} ("))
+        sentence = next(s for s in found.splitlines() if s.startswith(f"- {row['network']} ("))
         if over is not None and over.low > 0:
             assert re.search(f"error shows for [^;]*{re.escape(row['sampler'])}", sentence)
 

@@ -22,6 +22,9 @@ from noise2action.studies.study import (
     find,
     listing,
     mean,
+    paragraphs,
+    points,
+    repeats,
     table_csv,
     table_markdown,
     verdict,
@@ -70,6 +73,19 @@ def test_a_verdict_needs_an_interval_without_zero(low: int, high: int, word: str
 
 def test_listing() -> None:
     assert [listing(names) for names in ([], ["a"], ["a", "b", "c"])] == ["", "a", "a, b and c"]
+
+
+def test_parts_are_apart_and_items_on_lines_of_their_own() -> None:
+    assert paragraphs("One.", "", points("Two:", ["a", "b"]), "Three.") == "One.\n\nTwo:\n\n- a.\n- b.\n\nThree."
+
+
+def test_the_page_says_how_many_of_what_the_intervals_are_over() -> None:
+    assert repeats(findings()) == "Brackets and bars are 95 % intervals over 4 seeds."
+    one, two, many = (Estimate(0.5, 0.25, 0.75, n) for n in (3, 6, 1500))
+    mixed = Findings(
+        ("name", "a", "b", "c"), [("x", one, one, many), ("y", two, two, None)], Figure(), "", {"c": "episodes"}
+    )
+    assert repeats(mixed) == "Brackets and bars are 95 % intervals over 3 or 6 seeds; over 1,500 episodes in 'c'."
 
 
 def test_the_table_comes_back_from_csv_to_the_last_bit() -> None:

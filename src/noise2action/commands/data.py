@@ -10,6 +10,7 @@ from ..data.formats import check_suffix, write
 from ..envs.tasks import find
 from ..errors import ConfigError, DataError
 from ..recipes.prepare import demonstrate
+from ..storage import check_place
 from .runs import counter, say
 
 
@@ -37,6 +38,7 @@ def main(args: Generate) -> int:
     if args.out.exists() and not args.overwrite:
         raise DataError(f"--out: expected a new data set, got an existing one: {args.out}: add --overwrite")
     check_suffix(args.out)
+    check_place(args.out, flag="--out")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with counter() as progress:
         bar = progress.add_task("demonstrations", total=args.episodes)

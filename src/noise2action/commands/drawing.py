@@ -16,8 +16,9 @@ from ..diffusion.tableau import OnStep, Step
 from ..generative import AnyModel, Guidance
 from ..seeds import generator
 
-NFE = 37
-"""Network evaluations where nobody says how many: whole steps of every sampler, of 1, 2, 3 and 4 evaluations."""
+NFE, IMAGE_NFE = 37, 20
+"""Network evaluations of points and of images where nobody says how many; 37 is whole steps of every sampler, of 1, 2,
+3 and 4 evaluations."""
 
 
 def usual_grid(path: Path) -> str:

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.points import READERS
+from ..data.points import READERS, check_finite
 from ..diffusion.denoisers import Counted
 from ..diffusion.ode import cleanest_time, decode, encode
 from ..errors import ConfigError, DataError
+from ..evaluate.tables import network_evaluations
 from ..generative import AnyModel
 from .interpolate import SOLVER
 from .runs import say
@@ -34,8 +35,9 @@ def read(path: Path) -> tuple[Tensor, Tensor | None]:
         raise
     except Exception as error:  # numpy raises its own kinds on damaged files: zip, pickle, struct, unicode
         raise DataError(f"{path}: expected samples as numbers, and classes as whole ones, got {error}") from error
-    if not len(found) or not bool(found.isfinite().all()):
-        raise DataError(f"{path}: expected at least one sample of finite numbers, got {tuple(found.shape)}")
+    if not len(found):
+        raise DataError(f"{path}: expected at least one sample, got none: check the path")
+    check_finite(path, found.numpy())
     if told is not None and told.shape != found.shape[:1]:
         raise DataError(f"{path}: expected one class a sample ({len(found)}), got {tuple(told.shape)}")
     return found, told
@@ -55,7 +57,7 @@ def round_trip(model: AnyModel, x: Tensor, labels: Tensor | None, *, out: Path |
         back = decode(denoise, objective.path, noise, solver=SOLVER, start=start, cleanest=cleanest)
         error = float((model.raw(back) - model.raw(y)).abs().max())
     say(
-        f"{len(x)} samples to noise and back: {denoise.nfe} network evaluations, "
+        f"{len(x)} samples to noise and back: {network_evaluations(denoise.nfe)}, "
         f"{1e3 * (time.perf_counter() - began):.1f} ms, largest error {error:.2g}"
     )
     if out is not None:

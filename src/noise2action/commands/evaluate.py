@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,10 @@ from rich.console import Console
 from ..config import kind
 from ..control.ensemble import TemporalEnsemble
 from ..control.executor import Executor
-from ..diffusion.samplers import NAMED
+from ..diffusion.samplers import Adaptive
 from ..envs.tasks import Task, find
 from ..errors import ConfigError, MissingExtraError
-from ..evaluate.latency import measure_latency
+from ..evaluate.latency import Latency, measure_latency
 from ..evaluate.result import About, Evaluation, compare
 from ..evaluate.rollouts import EpisodeResult, rollout
 from ..evaluate.setting import AS_DRAWN, Setting, setting_for
@@ -25,9 +26,21 @@ from ..evaluate.tables import comparison_table, table, told_table
 from ..evaluate.video import write_mp4
 from ..evaluate.workers import rollout_in_processes
 from ..policies import AnyPolicy, SampledPolicy, Sampling
+from ..policies.backbone import Backbone
 from ..recipes.experiment import EvaluateConfig
-from .runs import counter, load_policy, note, one_thread, open_policy, read_experiment, routes_of, run_folder
-from .sampling import grid_named, resolve
+from .checks import at_least
+from .runs import (
+    check_file,
+    counter,
+    load_policy,
+    note,
+    one_thread,
+    open_policy,
+    read_experiment,
+    routes_of,
+    run_folder,
+)
+from .sampling import grid_named, name_of, resolve
 
 
 @dataclass(frozen=True)
@@ -81,13 +94,14 @@ def main(args: Eval) -> int:
     if args.weights not in ("ema", "model"):
         raise ConfigError(f"--weights: expected ema or model, got {args.weights!r}")
     # Everything that can be wrong is found before the first rollout.
+    check_file(args.out, "a JSON file")
+    at_least("--nfe", args.nfe, 1)
+    at_least("--episodes", args.episodes, 1)
     plans = [_plan(args, run) for run in (args.run, args.compare) if run is not None]
     if len({plan.task.name for plan in plans}) > 1:
         raise ConfigError(f"--compare: expected a run of {plans[0].task.name}, got one of {plans[1].task.name}")
     if args.ensemble is not None and args.stride is not None:
         raise ConfigError(f"--stride: expected none with --ensemble (it plans every tick), got {args.stride}")
-    if args.out is not None and args.out.is_dir():
-        raise ConfigError(f"--out: expected a JSON file to write, got a folder: {args.out}")
     evaluations: list[Evaluation] = []
     for plan in plans:
         evaluations.append(evaluate(plan))
@@ -202,8 +216,10 @@ def evaluate(plan: Plan) -> Evaluation:
                     setting=plan.setting,
                     on_progress=done,
                 )
-    latency = measure_latency(policy, plan.setting.seen(_first(plan.task, seeds[0])))
-    about = _about(plan, policy, checkpoint.step)
+    latency, nfe = measured(policy, plan.setting.seen(_first(plan.task, seeds[0])))
+    if isinstance(policy, SampledPolicy) and isinstance(policy.config.sampling.sampler, Adaptive):
+        note(f"note: adaptive chooses its calls: NFE {nfe} is the mean of the plans whose latency is measured")
+    about = _about(plan, policy, step=checkpoint.step, nfe=nfe)
     # Demonstrations of all that can be said are no reference for one sentence.
     evaluation = Evaluation(about, results, latency, None if plan.setting.options else routes_of(folder))
     _write(folder / "evaluations", evaluation, results, plan.task)
@@ -219,7 +235,28 @@ def _first(task: Task, seed: int) -> dict[str, np.ndarray]:
         env.close()
 
 
-def _about(plan: Plan, policy: AnyPolicy, step: int) -> About:
+WARMUP = 5
+"""Plans before those that are timed."""
+
+
+def measured(policy: AnyPolicy, observation: Mapping[str, np.ndarray], *, calls: int = 100) -> tuple[Latency, int]:
+    """Return the latency of a plan, and its network evaluations: counted, the mean of `calls` plans, a whole number."""
+    backbone = next(module for module in policy.modules() if isinstance(module, Backbone))
+    nfe = 0
+
+    def count(*_: object) -> None:
+        nonlocal nfe
+        nfe += 1
+
+    hook = backbone.register_forward_pre_hook(count)
+    try:
+        latency = measure_latency(policy, observation, calls=calls, warmup=WARMUP)
+    finally:
+        hook.remove()
+    return latency, round(nfe / (calls + WARMUP))
+
+
+def _about(plan: Plan, policy: AnyPolicy, *, step: int, nfe: int) -> About:
     name = kind(type(policy.config))
     sampling = policy.config.sampling if isinstance(policy, SampledPolicy) else None
     decay = plan.config.ensemble
@@ -229,7 +266,7 @@ def _about(plan: Plan, policy: AnyPolicy, step: int) -> About:
         policy=name,
         weights=plan.weights,
         sampler=(name if sampling is None else sampler_name(sampling)) + ensemble + _told(plan.setting),
-        nfe=1 if sampling is None else sampling.nfe,
+        nfe=nfe,
         control_hz=plan.task.control_hz,
         stride=policy.spec.stride if decay is None else 1,
         step=step,
@@ -247,7 +284,7 @@ def _told(setting: Setting) -> str:
 def sampler_name(sampling: Sampling) -> str:
     """Return the sampler's name, with options that no name stands for, its grid and guidance: `ddim(eta=0.5), w=2`."""
     sampler = sampling.sampler
-    name = next((n for n, known in NAMED.items() if known == sampler), None)
+    name = name_of(sampler)
     if name is None:
         fresh = type(sampler)()
         changed = [f for f in fields(sampler) if getattr(sampler, f.name) != getattr(fresh, f.name)]

@@ -31,7 +31,7 @@ from ..recipes.prepare import load_episodes
 from ..storage import atomic_write
 from ..train.folder import write_json
 from .checks import at_least
-from .runs import console, counter, note, one_thread, open_policy, read_experiment, run_folder, say
+from .runs import check_new, console, counter, note, one_thread, open_policy, read_experiment, run_folder, say
 from .sampling import resolve
 
 UNSEEN = 0.05
@@ -108,8 +108,7 @@ def _check(args: Explain, out: Path) -> None:
     """Raise `ConfigError` for numbers out of range, before anything runs."""
     if args.weights not in ("ema", "model"):
         raise ConfigError(f"--weights: expected ema or model, got {args.weights!r}")
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out: expected a folder, got a file: {out}")
+    check_new(out)
     lowest = {"episodes": 1, "seed": 0, "moments": 2, "frames": 1, "probes": 1, "patch": 1, "nfe": 1}
     for name, low in lowest.items():
         at_least(f"--{name}", getattr(args, name), low)

@@ -13,7 +13,7 @@ from ..diffusion.samplers import Scheduler
 from ..errors import ConfigError
 from ..policies import DiffusionPolicy
 from ..policies.foreign.lerobot_export import write
-from .runs import note, open_policy
+from .runs import check_new, note, open_policy
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Export:
 
 def main(args: Export) -> int:
     """Run `n2a export`."""
+    check_new(args.out)
     policy, _ = open_policy(args.run, weights=args.weights)
     if not isinstance(policy, DiffusionPolicy):
         raise ConfigError(f"expected a diffusion policy to export to LeRobot, got {kind(type(policy.config))}")

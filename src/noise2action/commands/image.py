@@ -19,14 +19,13 @@ from ..evaluate.images import ImageQuality, Judge
 from ..generative import AnyModel, AnyModelConfig, LatentConfig, LatentModel, ModelConfig, store
 from ..nets import UNet2dConfig
 from ..train.folder import write_json
+from .drawing import IMAGE_NFE as NFE
 from .drawing import course, draw
 from .learning import Learning, write_animation
 from .runs import note, one_thread, say
 
 WEIGHTS = (0.0, 1.0, 3.0)
 """Guidance weights that are always compared."""
-NFE = 20
-"""Network evaluations a sample where none are asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +53,11 @@ class Image(Learning):
 @one_thread()
 def main(args: Image) -> int:
     """Run `n2a image`."""
+    with args.told_where_interrupted():
+        return _run(args)
+
+
+def _run(args: Image) -> int:
     began = time.monotonic()
     _check(args)
     training, held_out = digits(seed=args.seed)

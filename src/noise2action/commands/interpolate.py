@@ -11,6 +11,7 @@ from torch import Tensor
 from ..diffusion.denoisers import Counted
 from ..diffusion.ode import FixedSteps, cleanest_time, decode, encode, lerp, slerp
 from ..errors import ConfigError, MissingExtraError
+from ..evaluate.tables import network_evaluations
 from ..generative import AnyModel
 from ..storage import atomic_write
 from .runs import note, say
@@ -37,7 +38,7 @@ def interpolate(model: AnyModel, held_out: Tensor, pairs: int, *, how: How, labe
     between, nfe = _between(model, held_out[: 2 * pairs], weights, how=how, label=label)
     lines = between.unflatten(0, (len(weights), pairs)).transpose(0, 1)
     say(
-        f"{pairs} pairs, {len(weights)} samples each: {nfe} network evaluations, "
+        f"{pairs} pairs, {len(weights)} samples each: {network_evaluations(nfe)}, "
         f"{1e3 * (time.perf_counter() - began):.1f} ms"
     )
     if out is not None:

@@ -1,6 +1,7 @@
 """What `n2a toy` and `n2a image` share: the options of learning a distribution, its training, and the animation."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ..errors import ConfigError, MissingExtraError
 from ..generative import AnyModel, AnyModelConfig, Guidance, store
 from ..storage import atomic_write
 from ..train.generative import GenerativeTrain, fit
-from .checks import at_least
+from .checks import above_zero, at_least
 from .drawing import Drawing, usual_grid
 from .runs import check_new, note, training_bar
 from .sampling import grid_named, objective_named, resolve
@@ -73,6 +74,24 @@ class Learning:
         if (self.out / store.CONFIG).exists() and not self.overwrite:
             raise ConfigError(f"--out: expected a new folder, got a model in {self.out}: add --overwrite")
         at_least("--seed", self.seed, 0)
+        at_least("--nfe", self.nfe, 1)
+        at_least("--steps", self.steps, 1)
+        at_least("--batch-size", self.batch_size, 1)
+        above_zero("--learning-rate", self.learning_rate)
+        above_zero("--seconds", self.seconds)
+        if not 0 <= self.p_uncond < 1:
+            raise ConfigError(f"--p-uncond: expected a probability from 0 up to, but not, 1, got {self.p_uncond:g}")
+
+    @contextmanager
+    def told_where_interrupted(self) -> Generator[None]:
+        """Tell what an interrupt leaves, and what to do, before it goes on its way."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            whole = store.holds(self.out)
+            kept = f"the model in {self.out} is whole: n2a sample {self.out}" if whole else "nothing was saved"
+            note(f"interrupted: {kept}; run the same command again for all, with --seconds for a shorter training")
+            raise
 
     def objective(self) -> Diffusion:
         """Return path, target, training times and weight."""
@@ -83,7 +102,7 @@ class Learning:
         sampler = resolve(
             self.sampler, eta=self.eta, order=self.order, switch=self.switch, rtol=self.rtol, nfe=self.nfe
         )
-        return Drawing(sampler, grid_named(self.grid_name()), self.nfe or nfe, Guidance(w))
+        return Drawing(sampler, grid_named(self.grid_name()), nfe if self.nfe is None else self.nfe, Guidance(w))
 
     def grid_name(self) -> str:
         """Return the grid that is asked for, or the usual one of the path."""

@@ -36,10 +36,12 @@ from ..policies.likelihood import check_density
 from ..policies.likelihood import log_likelihood as chunk_log_likelihood
 from ..recipes.prepare import job, load_episodes
 from ..seeds import generator
-from ..train.folder import read_json, write_json
+from ..train.folder import write_json
 from .checks import at_least
-from .runs import counter, note, one_thread, open_policy, read_experiment, run_folder
+from .runs import check_file, counter, note, one_thread, open_policy, read_experiment, run_folder
 
+FEW_DIMENSIONS = 32
+"""Dimensions up to which the trace is exact by default: it takes a pass of the network for each."""
 BATCH = 64
 """Chunks or samples that are solved as one system."""
 
@@ -56,8 +58,8 @@ class Likelihood:
     """Episodes of demonstrations, from the first; by default all."""
     samples: int = 512
     """Held-out points or images, for models."""
-    trace: Literal["exact", "hutchinson"] = "exact"
-    """Trace of the flow's Jacobian: exact, or an unbiased estimate for many dimensions."""
+    trace: Literal["exact", "hutchinson"] | None = None
+    """Trace of the flow's Jacobian: exact, or an unbiased estimate, which is the default above 32 dimensions."""
     probes: int = 1
     """Random directions a sample, for hutchinson."""
     noise: Literal["rademacher", "gaussian"] = "rademacher"
@@ -84,6 +86,7 @@ class Found:
     """What has a density, in the plural."""
     per: str
     """What the interval resamples, in the plural."""
+    trace: AnyTrace
 
 
 class CountedSolver(Solver):
@@ -107,16 +110,14 @@ class CountedSolver(Solver):
 @one_thread()
 def main(args: Likelihood) -> int:
     """Run `n2a likelihood`."""
-    if args.out is not None and args.out.is_dir():
-        raise ConfigError(f"--out: expected a JSON file to write, got a folder: {args.out}")
+    check_file(args.out, "a JSON file")
     at_least("--samples", args.samples, 1)
     at_least("--episodes", args.episodes, 1)
     at_least("--probes", args.probes, 1)
     at_least("--seed", args.seed, 0)
     solver: AnySolver = AdaptiveSteps(args.rtol, args.rtol) if args.solver == "adaptive" else FixedSteps(args.steps)
-    trace: AnyTrace = Exact() if args.trace == "exact" else Hutchinson(args.noise, args.probes)
     counted = CountedSolver(solver)
-    found = (_of_model if _is_model(args.run) else _of_policy)(args, counted, trace)
+    found = (_of_model if store.holds(args.run) else _of_policy)(args, counted)
     nats = bootstrap_mean([float(group.mean()) for group in found.groups], args.seed)
     bits = in_bits(nats, found.dims)
     count = sum(map(len, found.groups))
@@ -131,7 +132,10 @@ def main(args: Likelihood) -> int:
             found.per: len(found.groups),
             f"nats_by_{found.per[:-1]}": [group.tolist() for group in found.groups],
             "solver": {"kind": args.solver, **encode(asdict(solver))},
-            "trace": {"kind": args.trace, **encode(asdict(trace))},
+            "trace": {
+                "kind": "exact" if isinstance(found.trace, Exact) else "hutchinson",
+                **encode(asdict(found.trace)),
+            },
             "nfe": counted.nfe,
             "batches": counted.batches,
             "seed": args.seed,
@@ -148,11 +152,25 @@ def main(args: Likelihood) -> int:
     return 0
 
 
-def _of_policy(args: Likelihood, solver: Solver, trace: AnyTrace) -> Found:
+def _trace(args: Likelihood, dims: int) -> AnyTrace:
+    """Return the trace that is asked for; where none is, one whose cost does not grow with the dimensions."""
+    if args.trace == "exact" or (args.trace is None and dims <= FEW_DIMENSIONS):
+        return Exact()
+    if args.trace is None:
+        note(
+            f"note: {dims} dimensions: the trace is Hutchinson's estimate, without bias, by --probes {args.probes}; "
+            f"--trace exact has no noise and takes about {dims} times as long"
+        )
+    return Hutchinson(args.noise, args.probes)
+
+
+def _of_policy(args: Likelihood, solver: Solver) -> Found:
     """Return the log-densities of demonstrated chunks that do not overlap, by episode, in units of the actions."""
     opened, checkpoint = open_policy(args.run)
     policy = check_density(opened)
-    loader, spec, normalizer = _demonstrations(args, policy, checkpoint), policy.spec, policy.backbone.normalizer
+    dims = policy.spec.horizon * policy.schema.action_dim
+    trace = _trace(args, dims)
+    loader, normalizer = _demonstrations(args, policy, checkpoint), policy.backbone.normalizer
     rows = _whole_chunks(loader.windows, args.episodes)
     _warn_constant(normalizer.decode(ACTION, loader.gather(torch.cat(rows)).actions))
 
@@ -170,12 +188,17 @@ def _of_policy(args: Likelihood, solver: Solver, trace: AnyTrace) -> Found:
         ).nats
 
     nats = _in_batches(of, torch.cat(rows), "chunks")
-    return Found(nats.split([len(r) for r in rows]), spec.horizon * policy.schema.action_dim, "chunks", "episodes")
+    return Found(nats.split([len(r) for r in rows]), dims, "chunks", "episodes", trace)
 
 
 def _demonstrations(args: Likelihood, policy: DiffusionPolicy, checkpoint: Checkpoint) -> Loader:
     experiment, spec = read_experiment(run_folder(args.run)), policy.spec
     if args.data is not None:
+        if args.data.is_file() and args.data.suffix in (".csv", ".npy"):
+            raise DataError(
+                f"--data: expected demonstrations of {experiment.task} for a policy, got a table: {args.data}: "
+                "a table of points is for a model of `n2a toy`"
+            )
         episodes = load_episodes(find(experiment.task), replace(experiment.data, path=str(args.data)))
         windows = Windows(episodes.ends, spec.obs_steps, spec.horizon, spec.first_action)
         raw = [f.name for f in policy.schema.observations if not f.is_state]
@@ -212,15 +235,7 @@ def _warn_constant(actions: Float[Tensor, "n H A"]) -> None:
         )
 
 
-def _is_model(folder: Path) -> bool:
-    """Return whether `folder` holds a generative model rather than a policy."""
-    if not (folder / store.CONFIG).is_file():
-        return False
-    body = read_json(folder / store.CONFIG)
-    return isinstance(body, dict) and "model" in body
-
-
-def _of_model(args: Likelihood, solver: Solver, trace: AnyTrace) -> Found:
+def _of_model(args: Likelihood, solver: Solver) -> Found:
     """Return the log-densities of held-out points or images under their labels, in units of the data."""
     model = check_model(store.load(args.run))
     if args.episodes is not None:
@@ -229,6 +244,8 @@ def _of_model(args: Likelihood, solver: Solver, trace: AnyTrace) -> Found:
     if x.shape[1:] != model.config.shape:
         raise DataError(f"expected data of shape {model.config.shape}, got {tuple(x.shape[1:])}: use the model's own")
     told = labels if model.config.classes else None
+    dims = math.prod(model.config.shape)
+    trace = _trace(args, dims)
 
     def of(some: Tensor, index: int) -> Tensor:
         return log_likelihood(
@@ -241,7 +258,7 @@ def _of_model(args: Likelihood, solver: Solver, trace: AnyTrace) -> Found:
         )
 
     nats = _in_batches(of, torch.arange(len(x)), "samples")
-    return Found(nats.split(1), math.prod(model.config.shape), "samples", "samples")
+    return Found(nats.split(1), dims, "samples", "samples", trace)
 
 
 def _held_out(args: Likelihood) -> tuple[Tensor, Tensor | None]:

@@ -19,7 +19,7 @@ from ..evaluate.scenes import denoise_chunks, trajectories, two_routes_scene
 from ..policies import DiffusionPolicy
 from ..recipes.experiment import Experiment
 from ..train.folder import read_metrics
-from .runs import note, open_policy, read_experiment, run_folder, say
+from .runs import check_file, note, open_policy, read_experiment, run_folder, say
 
 DRAWN = 30
 """Rollouts in a picture of trajectories."""
@@ -43,6 +43,7 @@ def main(args: ReportArgs) -> int:
     """Run `n2a report`."""
     runs = [run_folder(args.run)] + ([] if args.compare is None else [run_folder(args.compare)])
     out = args.out or runs[0] / "report.html"
+    check_file(args.out, "an HTML file")
     write(out, runs)
     say(f"report: {out}")
     return 0

@@ -11,10 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..config import decode, encode
 from ..errors import CheckpointError, ConfigError
+from ..generative import store
 from ..policies import AnyPolicy, SampledPolicy, Sampling
 from ..policies.checkpoint import FORMAT, MANIFEST, Checkpoint, build, load
 from ..recipes.experiment import Experiment
 from ..recipes.prepare import DataSummary
+from ..storage import check_place
 from ..train.folder import read_json, write_json
 
 console = Console(stderr=True, highlight=False)
@@ -91,6 +93,7 @@ def read_experiment(run: Path) -> Experiment:
         raise CheckpointError(
             f"expected a run folder with config.json, got none in {run}: train first, or check the path"
         )
+    _check_policy(run)
     body = read_json(run / "config.json")
     if not isinstance(body, dict) or body.get("format") != FORMAT:
         raise CheckpointError(f"{run}: expected run format {FORMAT}: use the noise2action version that wrote it")
@@ -110,6 +113,7 @@ def open_policy(
     """Return the newest intact policy of a run (or of one checkpoint folder), changed to `sampling` and `stride`."""
     if not run.exists():
         raise CheckpointError(f"expected a run folder, got no such path: {run}")
+    _check_policy(run)
     checkpoint = load(run)
     policy = build(checkpoint, weights=weights)
     if sampling is not None and isinstance(policy, SampledPolicy):
@@ -131,6 +135,24 @@ def run_folder(checkpoint_or_run: Path) -> Path:
 
 
 def check_new(out: Path) -> None:
-    """Raise unless `out` can become a run folder."""
+    """Raise `ConfigError` unless `out` is a folder that can be written, or can become one."""
     if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out: expected a folder, got a file: {out}")
+        raise ConfigError(f"--out: expected a folder, got a file: {out}: choose another")
+    check_place(out, flag="--out")
+
+
+def check_file(out: Path | None, what: str) -> None:
+    """Raise `ConfigError` unless `out` is None or a file that can be written, `what` it is to be."""
+    if out is None:
+        return
+    if out.is_dir():
+        raise ConfigError(f"--out: expected {what} to write, got a folder: {out}: name a file in it")
+    check_place(out, flag="--out")
+
+
+def _check_policy(run: Path) -> None:
+    """Raise `CheckpointError` where `run` holds no policy but a model of points or images."""
+    if store.holds(run):
+        raise CheckpointError(
+            f"{run}: expected the run of a policy, got a model of points or images: use `n2a sample {run}`"
+        )

@@ -1,8 +1,8 @@
 """`n2a sample MODEL`: samples of a trained model of points or images, by any solver."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -17,13 +17,14 @@ from ..data.points import Modes, PointSet, source
 from ..diffusion.paths import Path as DiffusionPath
 from ..errors import ConfigError, DataError, MissingExtraError
 from ..evaluate.quality import FEWEST, Trial, quality
+from ..evaluate.tables import network_evaluations
 from ..generative import AnyModel, Guidance, store
 from ..generative.obstacles import Disc, avoid
 from ..storage import atomic_write
-from .checks import at_least
-from .drawing import NFE, Drawing, draw, usual_grid
+from .checks import at_least, between
+from .drawing import IMAGE_NFE, NFE, Drawing, draw, usual_grid
 from .encode import read, round_trip
-from .interpolate import How, interpolate
+from .interpolate import SOLVER, How, interpolate
 from .runs import note, one_thread, say
 from .samples import check_file, write_samples
 from .sampling import grid_named, resolve
@@ -55,7 +56,7 @@ class Sample:
     sampler: str | None = None
     """Solver, such as ddim, dpm-solver++-2m or heun; by default what the model was trained with in mind."""
     nfe: int | None = None
-    """Network evaluations."""
+    """Network evaluations; by default the model's, or 37 for points and 20 for images."""
     grid: str | None = None
     """trailing, leading, linspace, quadratic, log_snr or karras."""
     eta: float | None = None
@@ -92,17 +93,24 @@ def main(args: Sample) -> int:
     model, about = store.load(args.model), store.about(args.model)
     at_least("--n", args.n, 1)
     at_least("--seed", args.seed, 0)
+    at_least("--nfe", args.nfe, 1)
+    between("--guidance-rescale", args.guidance_rescale, 0.0, 1.0)
     if args.out is not None:
         check_file(args.out, model)
+    if names := about.get("classes"):
+        note(named(names))
     if args.interpolate is not None and args.encode is not None:
-        raise ConfigError("--encode: expected it without --interpolate, got both")
+        raise ConfigError("--encode: expected it without --interpolate, got both: leave one out")
+    _check_applies(args)
     if args.interpolate is not None:
         return _interpolate(args, model, about)
     if args.encode is not None:
         return _encode(args, model, about)
     disc = None if args.avoid is None else Disc(*args.avoid)
     labels = _labels(args, model)
-    drawing = _drawing(args, model.config.objective.path, about)
+    drawing = _drawing(args, model.config.objective.path, about, images=len(model.config.shape) > 1)
+    if args.out is None:
+        note("note: nothing is written: add --out samples.npz to keep the samples and a figure of them")
     if args.guidance_rescale and (coordinates := math.prod(model.config.shape)) < COORDINATES:
         note(
             f"note: --guidance-rescale goes by the spread over a sample's coordinates, which says little for "
@@ -112,7 +120,7 @@ def main(args: Sample) -> int:
         drawing = replace(drawing, guide=avoid(model, disc, scale=args.avoid_scale))
     drawn = draw(model, drawing, args.n, labels=labels, seed=args.seed)
     say(
-        f"{args.n} samples: {drawn.nfe} network evaluations, {1e3 * drawn.seconds:.1f} ms, "
+        f"{args.n} samples: {network_evaluations(drawn.nfe)}, {1e3 * drawn.seconds:.1f} ms, "
         f"{1e6 * drawn.seconds / args.n:.3g} us a sample"
     )
     held_out = _held_out(args, model, about)
@@ -125,19 +133,52 @@ def main(args: Sample) -> int:
     return 0
 
 
-def _drawing(args: Sample, path: DiffusionPath, about: Mapping[str, Any]) -> Drawing:
+SAMPLING = (
+    "sampler",
+    "nfe",
+    "grid",
+    "eta",
+    "order",
+    "switch",
+    "rtol",
+    "guidance",
+    "guidance_interval",
+    "guidance_rescale",
+    "avoid",
+)
+"""Options of sampling from noise."""
+
+
+def _check_applies(args: Sample) -> None:
+    """Raise `ConfigError` for an option of sampling where data is carried to noise by the flow instead."""
+    if args.interpolate is None and args.encode is None:
+        return
+    mode = "--interpolate" if args.encode is None else "--encode"
+    usual = {f.name: f.default for f in fields(args)}
+    for name in SAMPLING:
+        if getattr(args, name) != usual[name]:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(
+                f"{flag}: expected none with {mode}, which follows the flow in {SOLVER.steps} steps, "
+                f"got {getattr(args, name)}: leave it out"
+            )
+
+
+def _drawing(args: Sample, path: DiffusionPath, about: Mapping[str, Any], *, images: bool) -> Drawing:
     """Return how to sample: what the command line says, else what is kept with the model."""
     kept: Mapping[str, Any] = about.get("sampling", {})
     options: dict[str, Any] = {name: getattr(args, name) for name in ("eta", "order", "switch", "rtol")}
     nfe = args.nfe
+    usual = NFE
     if args.sampler is None:  # options belong to their sampler
+        usual = IMAGE_NFE if images else NFE
         nfe = kept.get("nfe") if nfe is None else nfe
         options = {name: kept.get(name) if value is None else value for name, value in options.items()}
     sampler = resolve(args.sampler or kept.get("sampler", "dpm-solver++-2m"), **options, nfe=args.nfe)
     w = args.guidance[0] if len(args.guidance) == 1 else args.guidance  # one serves every label
     guidance = Guidance(w, args.guidance_interval, args.guidance_rescale)
     grid = grid_named(args.grid or kept.get("grid") or usual_grid(path))
-    return Drawing(sampler, grid, NFE if nfe is None else nfe, guidance)
+    return Drawing(sampler, grid, usual if nfe is None else nfe, guidance)
 
 
 def _labels(args: Sample, model: AnyModel) -> Tensor | None:
@@ -146,7 +187,7 @@ def _labels(args: Sample, model: AnyModel) -> Tensor | None:
         return torch.arange(args.n) % classes if classes else None
     for label in args.label:
         if not 0 <= label < classes:
-            what = f"a class below {classes}" if classes else "no --label for a model without classes"
+            what = f"a class from 0 to {classes - 1}" if classes else "no --label for a model without classes"
             raise ConfigError(f"--label: expected {what}, got {label}")
     return torch.tensor(args.label).unsqueeze(1).expand(-1, args.n).squeeze(0)
 
@@ -194,6 +235,12 @@ def _report(
     show(quality([trial], modes=modes))
 
 
+def named(names: Sequence[str]) -> str:
+    """Return a note on which number stands for which class of a file."""
+    listed = ", ".join(f"{k} is {name!r}" for k, name in enumerate(names))
+    return f"note: the classes are numbered: {listed}; --label takes the number"
+
+
 def show(metrics: Mapping[str, Any]) -> None:
     """Print each metric beside what it is between two sets of the data."""
     table = Table("metric", "samples", "data and data")
@@ -213,24 +260,32 @@ def _figure(args: Sample, out: Path, x: Tensor, labels: Tensor | None, held_out:
         note(f"note: no figure: {error}")
         return
     cloud, classes = x.numpy(), None if labels is None else labels.numpy()
+    title = _title(args)
     if x.ndim > 2:
         from ..evaluate.image_figures import tables  # noqa: PLC0415
 
         side = min(10, math.isqrt(len(x)))
-        figure = tables([cloud[: side * side, 0].reshape(side, side, *x.shape[2:])], ["samples"])
+        figure = tables([cloud[: side * side, 0].reshape(side, side, *x.shape[2:])], [title])
     elif held_out is None:
-        figure = panels([cloud], ["samples"], view=View.of(cloud), labels=[classes], disc=args.avoid)
+        figure = panels([cloud], [title], view=View.of(cloud), labels=[classes], disc=args.avoid)
     else:
         known = held_out.x.numpy(), None if held_out.labels is None else held_out.labels.numpy()
         figure = panels(
             [known[0], cloud],
-            ["data", "samples"],
+            ["data", title],
             view=View.of(known[0]),
             labels=[known[1], classes],
             disc=args.avoid,
         )
     atomic_write(picture, png(figure))
     say(f"written: {out} and {picture}")
+
+
+def _title(args: Sample) -> str:
+    """Return what was sampled, e.g. `samples, class 7, w = 2`."""
+    asked = [f"class {' and '.join(map(str, args.label))}"] if args.label else []
+    by = [f"w = {' and '.join(f'{w:g}' for w in args.guidance)}"] if any(args.guidance) else []
+    return ", ".join(["samples", *asked, *by])
 
 
 def _interpolate(args: Sample, model: AnyModel, about: Mapping[str, Any]) -> int:

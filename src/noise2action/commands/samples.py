@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..generative import AnyModel
-from ..storage import atomic_write
+from ..storage import atomic_write, check_place
 
 
 def check_file(out: Path, model: AnyModel) -> None:
@@ -19,6 +19,7 @@ def check_file(out: Path, model: AnyModel) -> None:
     vectors = len(model.config.shape) == 1
     if out.suffix not in ((".npz", ".csv") if vectors else (".npz",)) or out.is_dir():
         raise ConfigError(f"--out: expected a .npz{' or .csv' if vectors else ''} file to write, got {out}")
+    check_place(out, flag="--out")
 
 
 def write_samples(out: Path, x: Tensor, columns: Mapping[str, Tensor]) -> None:

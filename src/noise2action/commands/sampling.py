@@ -9,7 +9,7 @@ import re
 from dataclasses import fields, replace
 from typing import Any, cast
 
-from ..config import decode, encode, kind, members
+from ..config import FLAGS, decode, encode, kind, members
 from ..diffusion.grids import AnyGrid
 from ..diffusion.objective import Diffusion
 from ..diffusion.samplers import NAMED, Adaptive, AnySampler
@@ -41,12 +41,19 @@ def resolve(
     for name in options:
         if name not in known:
             others = sorted(n for n, s in NAMED.items() if name in {f.name for f in fields(s)})
+            got = sampler if isinstance(sampler, str) else name_of(chosen) or kind(type(chosen))
             raise ConfigError(
-                f"--{name}: expected a sampler that has it ({', '.join(others)}), got {kind(type(chosen))}"
+                f"--{name}: expected a sampler that has it ({', '.join(others)}), got {got}: "
+                f"add --sampler {others[0]}, or leave --{name} out"
             )
     if rtol is not None:
         options["atol"] = rtol
     return replace(chosen, **options)
+
+
+def name_of(sampler: AnySampler) -> str | None:
+    """Return the name that users type for `sampler`; None where its options have no name of their own."""
+    return next((name for name, known in NAMED.items() if known == sampler), None)
 
 
 def component(text: str, *, flag: str) -> dict[str, Any]:
@@ -118,7 +125,7 @@ def grid_named(text: str) -> AnyGrid:
 def objective_named(*, path: str, target: str, times: str, weight: str, span: tuple[float, float]) -> Diffusion:
     """Return the objective of these parts, for data of standard deviation 1."""
     named = {"path": path, "target": target, "times": times, "weight": weight}
-    parts: dict[str, Any] = {name: component(text, flag=f"--{name}") for name, text in named.items()}
-    if parts["target"]["kind"] == "edm":
-        parts["target"].setdefault("data_std", 1.0)
-    return decode(Diffusion, {**parts, "span": list(span)}, where="option")
+    bodies: dict[str, dict[str, Any]] = {name: component(text, flag=f"--{name}") for name, text in named.items()}
+    if bodies["target"]["kind"] == "edm":
+        bodies["target"].setdefault("data_std", 1.0)
+    return decode(Diffusion, {**bodies, "span": list(span)}, where=FLAGS)

@@ -44,11 +44,11 @@ def main(args: StudyArgs) -> int:
 
 def _run(args: StudyArgs, name: str) -> int:
     # Here, so that --list and a wrong name answer at once: studies import torch and matplotlib.
-    from ..studies.study import Settings, check_out, find, write  # noqa: PLC0415
-    from .runs import counter, one_thread, say  # noqa: PLC0415
+    from ..studies.study import Settings, find, write  # noqa: PLC0415
+    from .runs import check_new, counter, one_thread, say  # noqa: PLC0415
 
     out = args.out or Path("studies") / name
-    check_out(out)
+    check_new(out)
     began = time.monotonic()
     study, settings = find(name), Settings("quick" if args.quick else "full", args.seed)
     with one_thread(), counter() as progress:

@@ -27,7 +27,7 @@ from .checks import at_least
 from .drawing import NFE, Drawing, course, draw
 from .learning import Learning, write_animation
 from .runs import note, one_thread, say
-from .sample import show
+from .sample import named, show
 
 TRAINING, TRIALS = 100_000, 5
 """Points to train on, and sets of samples that are measured."""
@@ -60,6 +60,11 @@ class Toy(Learning):
 @one_thread()
 def main(args: Toy) -> int:
     """Run `n2a toy`."""
+    with args.told_where_interrupted():
+        return _run(args)
+
+
+def _run(args: Toy) -> int:
     began = time.monotonic()
     _check(args)
     drawing = args.drawing(args.guidance, nfe=NFE)
@@ -69,12 +74,14 @@ def main(args: Toy) -> int:
             f"note: the widest column varies {ratio:.3g} times as much as the narrowest, which distances, figures and "
             "training will hardly see: divide each column by its standard deviation first"
         )
+    if names := points.training.names:
+        note(named(names))
     config = _config(args, points.training)
     # Refuses a grid that does not exist on the path, and guidance without labels, before anything is trained.
     draw(config.build(), drawing, 2, labels=_labels(points.held_out[0], 2), seed=0)
     model = args.train(config, points.training.x, points.training.labels)
     trained = time.monotonic() - began
-    store.save(args.out, model, _about(args))
+    store.save(args.out, model, {**_about(args), "classes": list(points.training.names)})
     metrics = _measure(args, model, drawing, points)
     seconds: dict[str, float] = metrics["seconds"]
     seconds["training"], seconds["total"] = trained, time.monotonic() - began

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from ..config import encode
+from ..config import FLAGS, encode
 from ..errors import ConfigError
 from ..policies.checkpoint import Checkpoint, complete, load
 from ..recipes import find
@@ -46,7 +46,7 @@ def main(args: Train, rest: list[str]) -> int:
         experiment = replace(experiment, policy=start.deployed.policy)
     if args.config is not None:
         experiment = _applied(experiment, overrides.read_config(args.config), str(args.config))
-    experiment = _applied(experiment, overrides.parse(rest), "option")
+    experiment = _applied(experiment, overrides.parse(rest), FLAGS)
     if args.print_config:
         print(json.dumps(encode(experiment, Experiment), indent=1))  # noqa: T201
         return 0

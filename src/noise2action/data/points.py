@@ -30,6 +30,8 @@ class PointSet:
 
     x: Float[Tensor, "n D"]
     labels: Int[Tensor, "n"] | None = None
+    names: tuple[str, ...] = ()
+    """What a file called its classes, in order, where that is not 0, 1, ..."""
 
     def __len__(self) -> int:
         """Return the number of points."""
@@ -42,7 +44,7 @@ class PointSet:
 
     def rows(self, index: Tensor | slice) -> "PointSet":
         """Return the points of these rows."""
-        return PointSet(self.x[index], None if self.labels is None else self.labels[index])
+        return PointSet(self.x[index], None if self.labels is None else self.labels[index], self.names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +219,15 @@ def read_points(path: Path) -> PointSet:
         raise
     except Exception as error:  # numpy raises its own kinds on damaged files: zip, pickle, struct, unicode
         raise DataError(f"{path}: expected an array, got a damaged file: {error}") from error
-    return PointSet(_checked(path, x), None if labels is None else _numbered(path, labels, len(x)))
+    points = _checked(path, x)
+    return PointSet(points) if labels is None else PointSet(points, *_numbered(path, labels, len(points)))
+
+
+def check_finite(path: Path, x: NDArray[Any]) -> None:
+    """Raise `DataError` that names the first row of `x` with NaN or infinity."""
+    bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
+    if len(bad):
+        raise DataError(f"{path}: expected finite numbers, got NaN or infinity in row {bad[0]}: remove such rows")
 
 
 def _checked(path: Path, x: NDArray[Any]) -> Float[Tensor, "n D"]:
@@ -227,29 +237,40 @@ def _checked(path: Path, x: NDArray[Any]) -> Float[Tensor, "n D"]:
         raise DataError(f"{path}: expected at least {SMALLEST} rows, got {len(x)}: part of them is held out")
     with np.errstate(over="ignore"):
         x = x.astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
-    if len(bad):
-        raise DataError(f"{path}: expected finite numbers, got NaN or infinity in row {bad[0]}: remove such rows")
+    check_finite(path, x)
     if not (x.std(axis=0) > 0).all():
         column = int(np.flatnonzero(x.std(axis=0) == 0)[0])
         raise DataError(f"{path}: expected columns that vary, got a constant one: remove column {column}")
     return torch.from_numpy(x)
 
 
-def _numbered(path: Path, labels: NDArray[Any], n: int) -> Int[Tensor, "n"]:
+def _numbered(path: Path, labels: NDArray[Any], n: int) -> tuple[Int[Tensor, "n"], tuple[str, ...]]:
+    """Return the classes as numbers, and their names in the file where those are others."""
     if labels.shape != (n,):
         raise DataError(f"{path}: expected one label a row ({n}), got {labels.shape}")
     values, index = np.unique(labels, return_inverse=True)
     if len(values) > n // 10:
         raise DataError(f"{path}: expected classes of about 10 rows or more, got {len(values)} classes in {n} rows")
-    return torch.from_numpy(index.astype(np.int64))
+    names = tuple(str(value) for value in values)
+    return torch.from_numpy(index.astype(np.int64)), () if names == tuple(map(str, range(len(names)))) else names
+
+
+def _check_magic(path: Path, magic: bytes, writer: str) -> None:
+    """Raise `DataError` where the file is of another kind than its suffix says: numpy would take it for a pickle."""
+    with path.open("rb") as file:
+        start = file.read(len(magic))
+    if start != magic:
+        got = "another kind of file" if start else "an empty file"
+        raise DataError(f"{path}: expected a file that {writer} wrote, got {got}: save the array again with {writer}")
 
 
 def _read_npy(path: Path) -> tuple[NDArray[Any], None]:
+    _check_magic(path, b"\x93NUMPY", "numpy.save")
     return np.load(path, allow_pickle=False), None
 
 
 def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    _check_magic(path, b"PK", "numpy.savez")
     with np.load(path, allow_pickle=False) as archive:
         arrays: dict[str, NDArray[Any]] = dict(archive)
     labels = arrays.pop("labels", None)
@@ -262,19 +283,42 @@ def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
 
 def _read_csv(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
     with path.open(newline="") as file:
-        rows = [row for row in csv.reader(file) if row]
-    header = rows.pop(0) if rows and not any(map(_is_number, rows[0])) else None
-    widths = {len(row) for row in rows}
-    if len(widths) != 1 or (header is not None and {len(header)} != widths):
-        raise DataError(f"{path}: expected rows of one length, got {sorted(widths)}")
-    table = np.array(rows)
+        reader = csv.reader(file)
+        found = [(reader.line_num, row) for row in reader if row]
+    if not found:
+        raise DataError(f"{path}: expected rows of numbers, got an empty file: check the path")
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        if mark in "".join(found[0][1]):
+            raise DataError(f"{path}: expected columns with commas between them, got {name}: save it with commas")
+    header = None if any(map(_is_number, found[0][1])) else found[0][1]
+    body = found if header is None else found[1:]
+    if not body:
+        raise DataError(f"{path}: expected rows of numbers below the header, got none: check the path")
+    for line, row in body:
+        if len(row) != len(found[0][1]):
+            raise DataError(
+                f"{path}: expected rows of one length, got {len(found[0][1])} columns in line {found[0][0]} and "
+                f"{len(row)} in line {line}: mend that line"
+            )
+    return _table(path, header, body)
+
+
+def _table(
+    path: Path, header: list[str] | None, rows: list[tuple[int, list[str]]]
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return the numbers in `rows`, each with its line in the file, and the column of classes."""
     names = [name.strip() for name in header or []]
-    labels = table[:, names.index("label")] if "label" in names else None
-    body = np.delete(table, names.index("label"), axis=1) if "label" in names else table
-    try:
-        return body.astype(np.float64), labels
-    except ValueError as error:
-        raise DataError(f"{path}: expected numbers, got {error}: name a column of classes `label`") from error
+    at = names.index("label") if "label" in names else None
+    for line, row in rows:
+        for k, cell in enumerate(row):
+            if k != at and not _is_number(cell):
+                got = f"{cell!r} in line {line}, column {k + 1}" + (f" ({names[k]})" if names else "")
+                mend = "name a column of classes `label`" if cell.strip() else "fill it, or remove the line"
+                raise DataError(f"{path}: expected numbers, got {got}: {mend}")
+    table = np.array([row for _, row in rows])
+    if at is None:
+        return table.astype(np.float64), None
+    return np.delete(table, at, axis=1).astype(np.float64), table[:, at]
 
 
 def _is_number(text: str) -> bool:

@@ -24,7 +24,7 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.patches import Circle
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import LogFormatterMathtext, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 except ImportError as error:
     raise MissingExtraError("matplotlib", "report") from error
 
@@ -295,13 +295,14 @@ def _planes(scene: Scene, titles: Sequence[str], *, margin: float) -> tuple[Figu
 
 
 def number_ticks(axes: Axes) -> None:
-    """Write 0.02 and 100 on log axes, not powers of ten."""
+    """Write 0.02 and 100 on log axes, and powers of ten where an axis reaches beyond 0.0001 or 100,000."""
     for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
         if scale == "log":
             low, high = axis.get_view_interval()
             few = high / low < 50
             axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
-            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            plain = low >= 1e-4 and high < 1e6
+            axis.set_major_formatter(StrMethodFormatter("{x:g}") if plain else LogFormatterMathtext())
             axis.set_minor_formatter(NullFormatter())
 
 

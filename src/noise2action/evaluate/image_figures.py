@@ -39,14 +39,14 @@ def strip(
     states: Table, estimates: Table, times: Sequence[float], rows: Sequence[str], *, names: Sequence[str] = NAMES
 ) -> Figure:
     """Return denoising from left to right: the states x_t above the network's estimates of x0, one row an image."""
-    figure = Figure(figsize=(_size(states)[0] + 0.9, 2 * _size(states)[1] + 1.0), layout="constrained")
+    figure = Figure(figsize=(_size(states)[0] + 0.9, 2 * _size(states)[1] + 1.3), layout="compressed")
     for k, (panel, name) in enumerate(zip((states, estimates), names, strict=True)):
         place = figure.add_subplot(2, 1, k + 1)
         _draw(place, panel)
         _name_rows(place, panel, rows)
         place.set_title(name, fontsize=FONT + 1, color=INK)
         width = panel.shape[3] + 1
-        place.set_xticks([width * (c + 0.5) for c in range(panel.shape[1])], [f"{t:.2g}" for t in times])
+        place.set_xticks([width * (c + 0.5) for c in range(panel.shape[1])], [f"{t:.2f}" for t in times])
         place.set_xlabel("diffusion time t (1 noise, 0 data)", fontsize=FONT, color=INK)
     return figure
 
@@ -75,7 +75,7 @@ def _size(panel: Table) -> tuple[float, float]:
 def _canvas(panels: Sequence[Table], titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
     sizes = [_size(panel) for panel in panels]
     width = sum(w for w, _ in sizes) + 0.35 * len(panels)
-    figure = Figure(figsize=(width, max(h for _, h in sizes) + 0.55), layout="constrained")
+    figure = Figure(figsize=(width, max(h for _, h in sizes) + 0.55), layout="compressed")
     grid = figure.add_gridspec(1, len(panels), width_ratios=[w for w, _ in sizes])
     axes = [figure.add_subplot(grid[0, k]) for k in range(len(panels))]
     for place, title in zip(axes, titles, strict=True):

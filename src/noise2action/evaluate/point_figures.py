@@ -177,7 +177,8 @@ def _canvas(
 ) -> tuple[Figure, list[Axes]]:
     """Return square panels, row by row: titles over the first row, the names of `rows` beside the first column."""
     side = width or min(3.4, 13.0 / len(titles))
-    figure = Figure(figsize=(side * len(titles), side * len(rows) + 0.15), layout="constrained")
+    # Compressed: squares leave their places, and constrained layout alone would put the titles over the edge.
+    figure = Figure(figsize=(side * len(titles), side * len(rows) + 0.4), layout="compressed")
     axes = [figure.add_subplot(len(rows), len(titles), k + 1) for k in range(len(rows) * len(titles))]
     for k, place in enumerate(axes):
         place.set(xlim=(view.low[0], view.high[0]), ylim=(view.low[1], view.high[1]), aspect="equal")

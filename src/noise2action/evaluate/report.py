@@ -11,7 +11,7 @@ from . import figures, page
 from .figures import Figure, Record
 from .result import Comparison, Evaluation, compare
 from .statistics import wilson
-from .tables import PAIRED, TOLD, compact, decimal, jerk_unit, paired_cells, percent, told_cells
+from .tables import PAIRED, TOLD, compact, decimal, jerk_unit, network_evaluations, paired_cells, percent, told_cells
 
 READING = (
     "Brackets are 95 % intervals: Wilson's for rates, a BCa bootstrap over episodes for means, Newcombe's for paired "
@@ -108,7 +108,7 @@ def _lead(evaluation: Evaluation) -> str:
         items.append(("One plan, p99", f"{p99:.1f} ms", verdict, "good" if fits else "bad"))
     text = (
         f"{about.policy} in {about.task}: {n} episodes (seeds {seed_ranges(evaluation.seeds)}), {about.sampler}, "
-        f"{about.nfe} network evaluations a plan, {about.weights} weights, a new plan every {about.stride} actions at "
+        f"{network_evaluations(about.nfe)} a plan, {about.weights} weights, a new plan every {about.stride} actions at "
         f"{about.control_hz:g} Hz. {about.hardware}; {about.created[:16].replace('T', ' ')} UTC."
     )
     return page.paragraph(text, soft=True) + page.tiles(items)

@@ -35,8 +35,14 @@ def compact(estimate: Estimate) -> str:
 
 
 def jerk_unit(action_unit: str) -> str:
-    """Return the unit of jerk for actions in `action_unit`."""
-    return f"{action_unit or 'action units'}·s⁻³"
+    """Return the unit of jerk for actions in `action_unit`: m/s⁴ for velocities in m/s, m/s³ for positions in m."""
+    unit = action_unit or "action units"
+    return f"{unit}⁴" if unit.endswith("/s") else f"{unit}/s³"
+
+
+def network_evaluations(nfe: int) -> str:
+    """Return e.g. `20 network evaluations`."""
+    return f"{nfe} network evaluation{'' if nfe == 1 else 's'}"
 
 
 def points(estimate: Estimate) -> str:

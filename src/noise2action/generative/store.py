@@ -65,6 +65,15 @@ def load(folder: Path) -> AnyModel:
     return model.eval().requires_grad_(requires_grad=False)
 
 
+def holds(folder: Path) -> bool:
+    """Return whether `folder` holds a generative model, whole or damaged, rather than something else."""
+    try:
+        body = json.loads((folder / CONFIG).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(body, dict) and "model" in body
+
+
 def about(folder: Path) -> dict[str, Any]:
     """Return what `save` was told about the model in `folder`."""
     found = _config(folder).get("about")
@@ -80,6 +89,10 @@ def _config(folder: Path) -> dict[str, Any]:
         body = json.loads(_bytes(folder / CONFIG))
     except ValueError as error:
         raise CheckpointError(f"{folder / CONFIG}: expected JSON, got {error}") from error
+    if isinstance(body, dict) and "experiment" in body:
+        raise CheckpointError(
+            f"{folder}: expected a model of points or images, got the run of a policy: use `n2a eval {folder}`"
+        )
     if not isinstance(body, dict) or body.get("format") != FORMAT or "model" not in body:
         raise CheckpointError(f"{folder}: expected a generative model of format {FORMAT}, got another kind of folder")
     return cast("dict[str, Any]", body)

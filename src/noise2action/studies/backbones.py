@@ -14,8 +14,23 @@ from ..nets.counts import multiply_adds, parameters
 from ..policies import DiffusionConfig, DiffusionPolicy, RegressionConfig, RegressionPolicy
 from ..seeds import derive
 from .plots import forest, legend, panels, plain_ticks
-from .policies import JERK, NET, SPEC, SUCCESS, Arm, Budget, against, beginning, driven, strangeness, taught, trained
-from .study import Findings, Progress, Settings, by_chance, mean
+from .policies import (
+    COUNTED,
+    JERK,
+    NET,
+    OVERALL,
+    SPEC,
+    SUCCESS,
+    Arm,
+    Budget,
+    against,
+    beginning,
+    driven,
+    strangeness,
+    taught,
+    trained,
+)
+from .study import Findings, Progress, Settings, by_chance, mean, paragraphs, points
 
 NETS: Mapping[str, AnyNetConfig] = {
     "mlp": NET,
@@ -39,7 +54,7 @@ COLUMNS = (
     "policy",
     "parameters",
     "multiply-adds a call",
-    "success (%), Wilson over all episodes",
+    OVERALL,
     *MEASURES,
     *(f"{name}, less that of {BASE}" for name in MEASURES),
     RATE,
@@ -125,7 +140,7 @@ def findings(arms: Arms) -> Findings:
         )
         for (net, kind), built in arms.items()
     ]
-    return Findings(COLUMNS, rows, _figure(arms), paragraph(arms))
+    return Findings(COLUMNS, rows, _figure(arms), paragraph(arms), COUNTED)
 
 
 def paragraph(arms: Arms) -> str:
@@ -140,27 +155,24 @@ def paragraph(arms: Arms) -> str:
         against(short, BASE, measure=JERK),
     ]
     ratio = LONGER_BY * mean(arms[SLOWEST, DIFFUSION].rate).value / mean(arms[LONGER, DIFFUSION].rate).value
-    first = (
-        f"Diffusion on {BASE} succeeds in {level} of the episodes; against it, after as many steps, "
-        f"{'; '.join(claims)}. {LONGER}, {ratio:.1f} times the processor time of {SLOWEST}, succeeds in {longer}; "
+    first = f"Diffusion on {BASE} succeeds in {level} of the episodes. Against it, after as many steps:"
+    second = (
+        f"{LONGER}, {ratio:.1f} times the processor time of {SLOWEST}, succeeds in {longer}; "
         f"against it, {against(mine, LONGER, measure=SUCCESS)}."
     )
     beside = [
         f"on {net}, {against({kind: arms[net, kind].arm for kind in KINDS}, DIFFUSION, measure=SUCCESS)}"
         for net in NETS
     ]
-    second = f"Regression against diffusion: {'; '.join(beside)}."
     cost = [
         f"{net} {arms[net, DIFFUSION].size[0][0]:,} parameters, {arms[net, DIFFUSION].size[0][1]:,} multiply-adds a "
         f"call, {mean(arms[net, DIFFUSION].rate).value:,.0f} samples/s, {_plan(arms[net, DIFFUSION])}"
         for net in NETS
     ]
-    third = (
-        f"On {hardware()}, one thread, diffusion (training by seconds of processor time; one plan p50 / p99): "
-        f"{'; '.join(cost)}."
-    )
+    third = f"On {hardware()}, one thread, diffusion (training by seconds of processor time; one plan p50 / p99):"
     verdicts = (len(short) - 1) * len(MEASURES) + len(NETS) - 1 + len(NETS)
-    return " ".join([first, second, third, by_chance(verdicts)])
+    regression = points("Regression against diffusion:", beside)
+    return paragraphs(points(first, claims), second, regression, points(third, cost), by_chance(verdicts))
 
 
 def _plan(built: Built) -> str:

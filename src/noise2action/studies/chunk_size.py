@@ -9,8 +9,23 @@ from ..evaluate.statistics import Estimate
 from ..policies import DiffusionConfig
 from ..seeds import derive
 from .plots import legend, line, panels
-from .policies import BOUNDARY, JERK, NET, SPEC, SUCCESS, WITHIN, Arm, Budget, against, driven, taught, trained
-from .study import Findings, Progress, Settings, by_chance, difference, listing
+from .policies import (
+    BOUNDARY,
+    COUNTED,
+    JERK,
+    NET,
+    OVERALL,
+    SPEC,
+    SUCCESS,
+    WITHIN,
+    Arm,
+    Budget,
+    against,
+    driven,
+    taught,
+    trained,
+)
+from .study import Findings, Progress, Settings, by_chance, difference, listing, paragraphs, points
 
 HORIZONS = (4, 8, 16, 32)
 BASE = 16
@@ -24,7 +39,7 @@ COLUMNS = (
     "executed",
     "H",
     "actions between plans",
-    "success (%), Wilson over all episodes",
+    OVERALL,
     *MEASURES,
     *(f"{name}, less that of H = {BASE}" for name in MEASURES),
 )
@@ -71,7 +86,7 @@ def findings(arms: Arms) -> Findings:
         )
         for (executed, horizon), arm in arms.items()
     ]
-    return Findings(COLUMNS, rows, _figure(arms), paragraph(arms))
+    return Findings(COLUMNS, rows, _figure(arms), paragraph(arms), COUNTED)
 
 
 def paragraph(arms: Arms) -> str:
@@ -87,17 +102,18 @@ def paragraph(arms: Arms) -> str:
             against(mine, base, measure=BOUNDARY, digits=4),
             against(mine, base, measure=WITHIN, digits=4),
         ]
-        sentences.append(
+        reached = (
             f"Where {executed} {'is' if executed == HALF else 'are'} executed, {base} succeeds in {level.value:.1f} % "
-            f"[{level.low:.1f}, {level.high:.1f}] of the episodes; against it, {'; '.join(claims)}."
+            f"[{level.low:.1f}, {level.high:.1f}] of the episodes. Against it:"
         )
+        sentences.append(points(reached, claims))
         jumps = [name for name, arm in mine.items() if seam(arm).low > 0]
         sentences.append(f"The action jumps more between chunks than within them for {listing(jumps) or 'no length'}.")
     often = {f"H = {horizon}": {e: arms[e, horizon] for e in EXECUTED} for horizon in REPLANNED}
     claims = [f"{name}: {against(both, HALF, measure=SUCCESS)}" for name, both in often.items()]
-    sentences.append(f"Against executing half, for {'; '.join(claims)}.")
+    sentences.append(points("Against executing half:", claims))
     verdicts = len(EXECUTED) * ((len(HORIZONS) - 1) * len(MEASURES) + len(HORIZONS)) + len(REPLANNED)
-    return " ".join([*sentences, by_chance(verdicts)])
+    return paragraphs(*sentences, by_chance(verdicts))
 
 
 def seam(arm: Arm) -> Estimate:

@@ -17,8 +17,22 @@ from ..nets.counts import parameters
 from ..policies import DiffusionConfig
 from ..seeds import derive
 from .plots import forest, legend, panels
-from .policies import NET, SPEC, SUCCESS, Arm, Budget, against, beginning, deviation, driven, taught, trained
-from .study import Findings, Progress, Settings, by_chance, listing, mean
+from .policies import (
+    COUNTED,
+    NET,
+    OVERALL,
+    SPEC,
+    SUCCESS,
+    Arm,
+    Budget,
+    against,
+    beginning,
+    deviation,
+    driven,
+    taught,
+    trained,
+)
+from .study import Findings, Progress, Settings, by_chance, listing, mean, paragraphs, points
 
 TASK = "two_routes_text"
 BASE: Conditioning = "concat"
@@ -38,7 +52,7 @@ COLUMNS = (
     "network",
     "conditioning",
     "parameters",
-    "success (%), Wilson over all episodes",
+    OVERALL,
     *MEASURES,
     *(f"{name}, less that of {BASE}" for name in MEASURES),
     P50,
@@ -120,25 +134,25 @@ def findings(arms: Arms) -> Findings:
         for name, ways in arms.items()
         for way, told in ways.items()
     ]
-    return Findings(COLUMNS, rows, _figure(arms), paragraph(arms))
+    return Findings(COLUMNS, rows, _figure(arms), paragraph(arms), COUNTED)
 
 
 def paragraph(arms: Arms) -> str:
     """Return what the numbers show."""
-    sentences = [_compared(name, ways) for name, ways in arms.items()]
     every = {f"{name} by {way}": told for name, ways in arms.items() for way, told in ways.items()}
     best = max(every, key=lambda name: every[name].arm.success.value)
     ties = [n for n, told in every.items() if n != best and told.arm.success.high >= every[best].arm.success.low]
     top = every[best].arm.success
     tied = f"; the intervals of {listing(ties)} meet its" if ties else ""
-    sentences.append(
-        f"The most successes over all trainings has {best}: {top.value:.1f} % [{top.low:.1f}, {top.high:.1f}] of "
+    first = (
+        f"{best} succeeds most often over all trainings, in {top.value:.1f} % [{top.low:.1f}, {top.high:.1f}] of "
         f"{top.n} episodes{tied}."
     )
+    compared = [_compared(name, ways) for name, ways in arms.items()]
     cost = [f"{name} {told.size[0]:,} and {told.p50.value:.1f} ms" for name, told in every.items()]
-    sentences.append(f"Parameters, and the median time of a plan on one thread of {hardware()}: {'; '.join(cost)}.")
+    last = points(f"Parameters, and the median time of a plan on one thread of {hardware()}:", cost)
     verdicts = sum(len(ways) - 1 for ways in arms.values()) * len(MEASURES)
-    return " ".join([*sentences, by_chance(verdicts)])
+    return paragraphs(first, *compared, last, by_chance(verdicts))
 
 
 def _compared(name: str, ways: Mapping[Conditioning, Told]) -> str:
@@ -146,9 +160,10 @@ def _compared(name: str, ways: Mapping[Conditioning, Told]) -> str:
     named: Mapping[str, Arm] = {way: told.arm for way, told in ways.items()}
     level = named[BASE].success
     claims = [against(named, BASE, measure=m, digits=DIGITS[m]) for m in MEASURES]
-    return (
-        f"On {name}, {BASE} succeeds in {level.value:.1f} % [{level.low:.1f}, {level.high:.1f}] of the episodes; "
-        f"against it, {'; '.join(claims)}."
+    return points(
+        f"On {name}, {BASE} succeeds in {level.value:.1f} % [{level.low:.1f}, {level.high:.1f}] of the episodes. "
+        "Against it:",
+        claims,
     )
 
 

@@ -12,8 +12,23 @@ from ..machine import hardware
 from ..policies import DiffusionConfig, DiffusionPolicy, Sampling
 from ..seeds import derive
 from .plots import legend, line, panels, plain_ticks
-from .policies import JERK, NET, SPEC, SUCCESS, Arm, Budget, against, beginning, driven, strangeness, taught, trained
-from .study import Findings, Progress, Settings, by_chance, mean
+from .policies import (
+    COUNTED,
+    JERK,
+    NET,
+    OVERALL,
+    SPEC,
+    SUCCESS,
+    Arm,
+    Budget,
+    against,
+    beginning,
+    driven,
+    strangeness,
+    taught,
+    trained,
+)
+from .study import Findings, Progress, Settings, by_chance, mean, paragraphs, points
 
 CALLS = (5, 10, 20, 50, 100)
 SAMPLERS: Mapping[str, AnySampler] = {"ddim": DDIM(), "ddpm": DDPM()}
@@ -23,7 +38,7 @@ P50, P99 = "p50 (ms)", "p99 (ms)"
 COLUMNS = (
     "sampler",
     "denoising steps",
-    "success (%), Wilson over all episodes",
+    OVERALL,
     *MEASURES,
     *(f"{name}, less that of the most steps" for name in MEASURES),
     P50,
@@ -87,7 +102,7 @@ def findings(arms: Arms) -> Findings:
         )
         for (name, calls), steps in arms.items()
     ]
-    return Findings(COLUMNS, rows, _figure(arms), paragraph(arms))
+    return Findings(COLUMNS, rows, _figure(arms), paragraph(arms), COUNTED)
 
 
 def counts(arms: Arms) -> list[int]:
@@ -107,18 +122,19 @@ def paragraph(arms: Arms) -> str:
             against(mine, base, measure=STRANGE, digits=4),
             against(mine, base, measure=JERK),
         ]
-        sentences.append(
+        reached = (
             f"With {base} of {name} the policies succeed in {level.value:.1f} % [{level.low:.1f}, {level.high:.1f}] of "
-            f"the episodes; against them, {'; '.join(claims)}."
+            "the episodes. Against them:"
         )
+        sentences.append(points(reached, claims))
     first, second = SAMPLERS
     both = {f"{calls} steps": {name: arms[name, calls].arm for name in SAMPLERS} for calls in counts(arms)}
     claims = [f"{words}: {against(pair, first, measure=SUCCESS)}" for words, pair in both.items()]
-    sentences.append(f"{second} against {first}, with {'; '.join(claims)}.")
+    sentences.append(points(f"{second} against {first}:", claims))
     times = [f"{calls} steps {_milliseconds(arms[first, calls])}" for calls in counts(arms)]
     sentences.append(f"On {hardware()}, one thread, batch 1, a plan by {first} takes (p50 / p99) {', '.join(times)}.")
     verdicts = len(SAMPLERS) * (len(counts(arms)) - 1) * len(MEASURES) + len(counts(arms))
-    return " ".join([*sentences, by_chance(verdicts)])
+    return paragraphs(*sentences, by_chance(verdicts))
 
 
 def _milliseconds(steps: Steps) -> str:

@@ -15,7 +15,7 @@ from ..evaluate.statistics import Estimate
 from ..seeds import generator
 from .plots import legend, line, panels, plain_ticks
 from .quality import SHAPES, Bench, exact
-from .study import Cell, Findings, Progress, Settings, by_chance, difference, listing, mean, verdict
+from .study import Cell, Findings, Progress, Settings, by_chance, difference, listing, mean, paragraphs, points, verdict
 
 ETAS = (0.0, 0.5, 1.0)
 CALLS = (5, 10, 20, 50, 100, 200)
@@ -121,13 +121,14 @@ def fresh_share(bench: Bench, eta: float, nfe: int) -> list[float]:
 
 def paragraph(rows: Sequence[Row]) -> str:
     """Return what the rows show."""
-    return " ".join(
-        [
-            *(_quality(rows, shape) for shape in dict.fromkeys(row.data for row in rows)),
-            _diversity(rows),
-            by_chance(sum(row.eta in ETAS[1:] for row in rows) + sum(row.eta == 1 for row in rows)),
-            _freedom(rows),
-        ]
+    told = [verdict(row.energy_over, below="closer", above="farther", tie="tied") for row in rows if row.eta != 0]
+    return paragraphs(
+        f"Of {len(told)} samplings with eta above 0, against eta 0 with as many calls, {told.count('farther')} are "
+        f"farther from the data by energy distance, {told.count('closer')} closer and {told.count('tied')} tied.",
+        points("By data set:", [_quality(rows, shape) for shape in dict.fromkeys(row.data for row in rows)]),
+        _diversity(rows),
+        by_chance(sum(row.eta in ETAS[1:] for row in rows) + sum(row.eta == 1 for row in rows)),
+        _freedom(rows),
     )
 
 
@@ -140,7 +141,7 @@ def _quality(rows: Sequence[Row], shape: str) -> str:
         kinds = [kind for kind in ("farther", "tied", "closer") if kind in told.values()]
         each = [f"{kind} at {listing([str(c) for c, v in told.items() if v == kind])}" for kind in kinds]
         words.append(f"eta {eta:g} is {', '.join(each)} calls")
-    return f"On {shape}, by energy distance to the data and against eta 0 with as many calls, {'; '.join(words)}."
+    return f"On {shape} {'; '.join(words)}"
 
 
 def _diversity(rows: Sequence[Row]) -> str:

@@ -17,7 +17,7 @@ from ..evaluate.figures import FONT, INK
 from ..evaluate.statistics import Estimate
 from ..seeds import derive, generator
 from .plots import level, line, panels
-from .study import Findings, Progress, Settings, difference, mean
+from .study import Findings, Progress, Settings, difference, mean, paragraphs
 
 STEPS = 1000
 SHOWN = (0, 100, 300, 500, 800, 1000)
@@ -154,7 +154,7 @@ def _paragraph(levels: Sequence[Level]) -> str:
         f"Points that walked all steps of the chain are as far from points that jumped as two sets of jumps are from "
         f"each other in {len(gaps) - far} of {len(gaps)} rows."
     )
-    return " ".join(sentences)
+    return paragraphs(*sentences)
 
 
 def _holds(estimate: Estimate, value: float) -> bool:

@@ -20,7 +20,7 @@ from ..evaluate.figures import PALETTE
 from ..evaluate.statistics import Estimate
 from ..seeds import generator
 from .plots import legend, line, panels
-from .study import Cell, Findings, Progress, Settings, difference, listing, mean, verdict
+from .study import Cell, Findings, Progress, Settings, difference, listing, mean, paragraphs, verdict
 
 WEIGHTS = (0.0, 1.0, 3.0, 7.0, 15.0)
 VARIANTS: Mapping[str, tuple[tuple[float, float], float]] = {
@@ -210,7 +210,7 @@ def _row(variant: str, w: float, scored: Mapping[tuple[str, float], Scores]) -> 
 def paragraph(rows: Sequence[Row]) -> str:
     """Return what the rows show."""
     plain = [row for row in rows if row.variant == "plain"]
-    return " ".join([_fidelity(plain), _closeness(plain), *(_variant(rows, v) for v in VARIANTS if v != "plain")])
+    return paragraphs(_fidelity(plain), _closeness(plain), *(_variant(rows, v) for v in VARIANTS if v != "plain"))
 
 
 def _fidelity(plain: Sequence[Row]) -> str:
@@ -247,7 +247,7 @@ def _closeness(plain: Sequence[Row]) -> str:
     told = {row.w: verdict(row.energy_over, below="closer", above="farther", tie="tied") for row in plain if row.w != 0}
     kinds = [kind for kind in ("closer", "tied", "farther") if kind in told.values()]
     each = [f"{kind} at w = {listing([f'{w:g}' for w, v in told.items() if v == kind])}" for kind in kinds]
-    return f"Against unguided samples, guided ones are to the class's own data, by energy distance, {'; '.join(each)}."
+    return f"By energy distance to the class's own data, guided samples against unguided ones are {'; '.join(each)}."
 
 
 def _variant(rows: Sequence[Row], variant: str) -> str:

@@ -21,7 +21,7 @@ from ..policies.diffusion import Guided
 from ..seeds import derive
 from .plots import legend, line, panels
 from .policies import NET, SPEC, Arm, Budget, against, driven, taught, trained
-from .study import Findings, Progress, Settings, by_chance, listing
+from .study import Findings, Progress, Settings, by_chance, listing, paragraphs, points
 
 TASK = "two_routes_text"
 WEIGHTS = (0.0, 1.0, 3.0, 7.0, 15.0)
@@ -165,8 +165,8 @@ def paragraph(arms: Arms) -> str:
     first = mine[WEIGHTS[0]].mean(FOLLOWED)
     agree = [w for w, arm in mine.items() if _holds(arm.mean(FOLLOWED), 100 * sharpened(w))]
     unguided = (
-        f"{100 * WRONG:.0f} % of the demonstrations that were told a side went the other way. Without guidance the "
-        f"policy takes the told route in {first.value:.1f} % [{first.low:.1f}, {first.high:.1f}] of the episodes."
+        f"Without guidance it takes the told route in {first.value:.1f} % [{first.low:.1f}, {first.high:.1f}] of the "
+        f"episodes. {100 * WRONG:.0f} % of the demonstrations that were told a side went the other way."
     )
     predicted = (
         "Were guidance to raise the odds of the told route to the power 1 + w, the share would be that of the table: "
@@ -174,16 +174,16 @@ def paragraph(arms: Arms) -> str:
     )
     at = f" (w = {listing([f'{w:g}' for w in agree])})" if agree else ""
     ranged = "A speed is out of range by as much as it lies outside that of 99 % of the demonstrated ones."
-    sentences = [unguided, _enough(mine), f"{predicted}{at}.", ranged]
+    sentences = [f"{_enough(mine)} {unguided}", f"{predicted}{at}. {ranged}"]
     for clip, by_weight in arms.items():
         named = {f"w = {w:g}": arm for w, arm in by_weight.items()}
         claims = [against(named, f"w = {WEIGHTS[0]:g}", measure=m, digits=DIGITS[m]) for m in MEASURES]
-        sentences.append(f"Against w = {WEIGHTS[0]:g}, actions {clip}: {'; '.join(claims)}.")
+        sentences.append(points(f"Against w = {WEIGHTS[0]:g}, actions {clip}:", claims))
     last = {clip: by_weight[WEIGHTS[-1]] for clip, by_weight in arms.items()}
     claims = [against(last, usual, measure=m, digits=DIGITS[m]) for m in (REACHED, OUTSIDE)]
-    sentences.append(f"At w = {WEIGHTS[-1]:g}, against actions {usual}: {'; '.join(claims)}.")
+    sentences.append(points(f"At w = {WEIGHTS[-1]:g}, against actions {usual}:", claims))
     verdicts = len(CLIPS) * (len(WEIGHTS) - 1) * len(MEASURES) + len(claims)
-    return " ".join([*sentences, by_chance(verdicts)])
+    return paragraphs(*sentences, by_chance(verdicts))
 
 
 def _enough(mine: Mapping[float, Arm]) -> str:
@@ -192,8 +192,14 @@ def _enough(mine: Mapping[float, Arm]) -> str:
     enough = [w for w, share in means.items() if share >= ENOUGH]
     if not enough:
         best = max(means, key=lambda w: means[w])
-        return f"No weight reaches {ENOUGH:g} %; the most is {means[best]:.1f} % at w = {best:g}."
-    return f"The smallest weight with at least {ENOUGH:g} % is w = {enough[0]:g} ({means[enough[0]]:.1f} %)."
+        return (
+            f"With every weight the policy takes the told route in less than {ENOUGH:g} % of the episodes; the most is "
+            f"{means[best]:.1f} % at w = {best:g}."
+        )
+    return (
+        f"The smallest weight with which the policy takes the told route in at least {ENOUGH:g} % of the episodes is "
+        f"w = {enough[0]:g} ({means[enough[0]]:.1f} %)."
+    )
 
 
 def _holds(estimate: Estimate, value: float) -> bool:

@@ -11,8 +11,22 @@ from ..evaluate.setting import Setting
 from ..policies import DiffusionConfig
 from ..seeds import derive
 from .plots import legend, line, panels
-from .policies import JERK, NET, SPEC, SUCCESS, Arm, Budget, against, deviation, driven, taught, trained
-from .study import Findings, Progress, Settings, by_chance, listing
+from .policies import (
+    COUNTED,
+    JERK,
+    NET,
+    OVERALL,
+    SPEC,
+    SUCCESS,
+    Arm,
+    Budget,
+    against,
+    deviation,
+    driven,
+    taught,
+    trained,
+)
+from .study import Findings, Progress, Settings, by_chance, listing, paragraphs, points
 
 STEPS = (1, 2, 4, 8)
 BASE = 2
@@ -27,7 +41,7 @@ MEASURES = (SUCCESS, ERROR, JERK)
 COLUMNS = (
     "observed",
     "steps",
-    "success (%), Wilson over all episodes",
+    OVERALL,
     *MEASURES,
     *(f"{name}, less that of {BASE} steps" for name in MEASURES),
 )
@@ -67,7 +81,7 @@ def findings(arms: Arms) -> Findings:
         )
         for (name, steps), arm in arms.items()
     ]
-    return Findings(COLUMNS, rows, _figure(arms), paragraph(arms))
+    return Findings(COLUMNS, rows, _figure(arms), paragraph(arms), COUNTED)
 
 
 def _shown(episodes: Episodes, setting: Setting) -> Episodes:
@@ -88,24 +102,25 @@ def paragraph(arms: Arms) -> str:
             against(mine, base, measure=JERK),
         ]
         level = mine[base].success
-        sentences.append(
+        reached = (
             f"With {name} observed, policies of {base} succeed in {level.value:.1f} % [{level.low:.1f}, "
-            f"{level.high:.1f}] of the episodes; against them, {'; '.join(claims)}."
+            f"{level.high:.1f}] of the episodes. Against them:"
         )
+        sentences.append(points(reached, claims))
     seen = next(iter(SHOWN))
     hidden = {_words(steps): {name: arms[name, steps] for name in SHOWN} for steps in STEPS}
     claims = [
         f"{words}: {against(both, seen, measure=SUCCESS)}; {against(both, seen, measure=ERROR, digits=4)}"
         for words, both in hidden.items()
     ]
-    sentences.append(f"Hiding the velocity, by observed steps: {'; '.join(claims)}.")
+    sentences.append(points("Hiding the velocity, by observed steps:", claims))
     contrary = [words for words, both in hidden.items() if _contrary(list(both.values()))]
     if contrary:
         sentences.append(
             f"With {listing(contrary)}, those that err more on demonstrated states are those that succeed more often."
         )
     verdicts = len(SHOWN) * (len(STEPS) - 1) * len(MEASURES) + 2 * len(STEPS)
-    return " ".join([*sentences, by_chance(verdicts)])
+    return paragraphs(*sentences, by_chance(verdicts))
 
 
 def _contrary(pair: Sequence[Arm]) -> bool:

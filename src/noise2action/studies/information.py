@@ -21,7 +21,7 @@ from .bits import BINS, CONTINUOUS, LEVELS, PATH, VARIANCES, Bits, Ring, as_bits
 from .dots import dots
 from .fits import Budget, fitted, in_units_of
 from .plots import level, line, panels, plain_ticks
-from .study import Findings, Progress, Settings, difference, mean, verdict
+from .study import Findings, Progress, Settings, difference, mean, paragraphs, verdict
 
 COLUMNS = (
     "part",
@@ -86,7 +86,7 @@ def _paragraph(closed: Sequence[Bits], ring: Ring) -> str:
         f"On the same noise the network wastes most from {top}: {waste[top].value:.3f} [{waste[top].low:.3f}, "
         f"{waste[top].high:.3f}] bits a dimension, {told}."
     )
-    return " ".join([integral, entropy, _convergence(closed, ring), _compression(ring), wasted])
+    return paragraphs(integral, entropy, _convergence(closed, ring), _compression(ring), wasted)
 
 
 def _convergence(closed: Sequence[Bits], ring: Ring) -> str:

@@ -21,7 +21,7 @@ from ..evaluate.statistics import Estimate
 from ..seeds import derive, generator
 from .fits import Budget, fitted, in_units_of
 from .plots import legend, line, panels, plain_ticks
-from .study import Findings, Progress, Settings, mean
+from .study import Findings, Progress, Settings, mean, paragraphs
 
 PATH = Straight()
 """On variance-preserving paths v, velocity and EDM are one target up to its scale; here they differ."""
@@ -180,7 +180,7 @@ def _paragraph(found: Mapping[str, Sequence[Bucket]]) -> str:
         f"Posterior variance plus squared distance to the exact denoiser make the measured loss in {held} of "
         f"{len(rows)} rows, within the 95 % interval."
     )
-    return " ".join(sentences)
+    return paragraphs(*sentences)
 
 
 def _irreducible(buckets: Sequence[Bucket]) -> Estimate:

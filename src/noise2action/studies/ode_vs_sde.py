@@ -19,7 +19,7 @@ from ..seeds import generator
 from ..shapes import broadcast
 from .plots import legend_beside, level, line, panels, plain_ticks
 from .quality import HALF_STOCHASTIC, STOCHASTIC, Bench, Run, deterministic, exact, feasible
-from .study import Cell, Findings, Progress, Settings, by_chance, difference, listing, mean, verdict
+from .study import Cell, Findings, Progress, Settings, by_chance, difference, listing, mean, paragraphs, points, verdict
 
 GRID = LogSNR(low=-2.0, high=3.0)
 CALLS = (10, 25, 50, 100, 400)
@@ -151,13 +151,20 @@ def _difference(shape: str, denoiser: str, nfe: int, found: Mapping[str, Mapping
 def paragraph(rows: Sequence[Row]) -> str:
     """Return what the rows show."""
     settings = dict.fromkeys((row.data, row.denoiser) for row in rows)
-    return " ".join(
-        [
-            "The best sampler of each kind on half of the seeds, compared by energy distance on the other half:",
-            *(_compared(rows, *setting) for setting in settings),
-            by_chance(sum(row.kind == "difference" for row in rows)),
-            *(_harm(rows, *setting) for setting in settings if setting[1] != "exact"),
-        ]
+    overs = [row.energy for row in rows if row.kind == "difference"]
+    told = [verdict(over, below="better", above="worse", tie="tied") for over in overs]
+    harms = [_harm(rows, *setting) for setting in settings if setting[1] != "exact"]
+    return paragraphs(
+        f"In {len(told)} comparisons of the best sampler with fresh noise and the best without, fresh noise is better "
+        f"in {told.count('better')}, worse in {told.count('worse')} and makes no difference that shows in "
+        f"{told.count('tied')}.",
+        points(
+            "The best sampler of each kind is chosen on half of the seeds, and compared by energy distance on the "
+            "other half:",
+            [_compared(rows, *setting) for setting in settings],
+        ),
+        by_chance(len(told)),
+        points("Energy distances x 1000 with the most calls:", harms) if harms else "",
     )
 
 
@@ -172,7 +179,7 @@ def _compared(rows: Sequence[Row], shape: str, denoiser: str) -> str:
     last = mine[-1]
     return (
         f"On {shape}, denoiser {denoiser}, {', '.join(each)} (with {last.calls}, {last.sampler}: "
-        f"{last.energy.value:+.2f} [{last.energy.low:+.2f}, {last.energy.high:+.2f}] x 0.001)."
+        f"{last.energy.value:+.2f} [{last.energy.low:+.2f}, {last.energy.high:+.2f}] x 0.001)"
     )
 
 
@@ -192,7 +199,7 @@ def _harm(rows: Sequence[Row], shape: str, denoiser: str) -> str:
             f"the best {kind} one from {best['exact'].value:.3g} to {best[denoiser].value:.3g} "
             f"({'more than' if apart else 'within'} its intervals)"
         )
-    return f"With the most calls on {shape}, the denoiser {denoiser} takes {listing(told)}."
+    return f"On {shape}, the denoiser {denoiser} takes {listing(told)}"
 
 
 def _figure(rows: Sequence[Row]) -> Figure:

@@ -1,5 +1,6 @@
 """Figures of studies: small multiples of lines with their 95 % intervals, in the style of `evaluate.figures`."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from ..evaluate.figures import FONT, INK, PALETTE, number_ticks, style_axes
 from ..evaluate.statistics import Estimate
 
 MARKERS = "osD^vPX"
+LETTERS = 10.5
+"""Letters of a title to an inch of a panel, of which its numbers at the side take a part."""
 
 
 def panels(
@@ -20,10 +23,17 @@ def panels(
     rows = -(-len(titles) // columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     axes = [figure.add_subplot(rows, columns, k + 1) for k in range(len(titles))]
-    for place, title in zip(axes, titles, strict=True):
+    for place, title in zip(axes, _fitted(titles, int(LETTERS * width)), strict=True):
         style_axes(place)
         place.set_title(title, fontsize=FONT + 1, color=INK)
     return figure, axes
+
+
+def _fitted(titles: Sequence[str], letters: int) -> list[str]:
+    """Return the titles on more lines if one is too long: layouts let it run into that of the next panel."""
+    if all(len(title) <= letters for title in titles):
+        return list(titles)
+    return ["\n".join(textwrap.fill(part, letters) for part in title.split(": ")) for title in titles]
 
 
 def line(
@@ -109,6 +119,6 @@ def legend(figure: Figure, axes: Sequence[Axes], *, columns: int = 4) -> None:
 
 
 def plain_ticks(axes: Sequence[Axes]) -> None:
-    """Write 0.02 and 100 on log axes, not powers of ten."""
+    """Write the numbers of log axes alike on each axis."""
     for place in axes:
         number_ticks(place)

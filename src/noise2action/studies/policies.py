@@ -42,6 +42,9 @@ SUCCESS, JERK, BOUNDARY, WITHIN = (
     "jump within chunks (m/s)",
 )
 """Measures of episodes: jerk of the commanded velocity, distance of consecutive commands."""
+OVERALL = "success (%), Wilson over all episodes"
+COUNTED: Mapping[str, str] = MappingProxyType({OVERALL: "episodes"})
+"""What an interval counts that does not count trainings, each of one seed."""
 EMPTY: Mapping[str, float] = MappingProxyType({})
 HELD_OUT = 1 / 3
 """Share of the demonstrations that no policy is trained on."""

@@ -15,7 +15,7 @@ from ..seeds import derive
 from .dots import dots
 from .fits import Budget, fitted, quality, sampled, spiral
 from .plots import panels, plain_ticks
-from .study import Findings, Progress, Settings, difference, mean, verdict
+from .study import Findings, Progress, Settings, difference, mean, paragraphs, verdict
 
 FEW, MANY = 5, 50
 SPAN = (0.01, 0.98)
@@ -125,7 +125,7 @@ def _paragraph(arms: Mapping[str, Arm], refused: Mapping[str, str]) -> str:
         f"On all times from data to noise, {', '.join(refused) or 'no target'} cannot be trained; "
         f"{', '.join(fine) or 'none'} can."
     )
-    return " ".join(sentences)
+    return paragraphs(*sentences)
 
 
 def _figure(arms: Mapping[str, Arm], refused: Sequence[str]) -> Figure:

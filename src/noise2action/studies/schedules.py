@@ -35,7 +35,7 @@ from ..evaluate.figures import FAINT, FONT, INK, PALETTE
 from ..evaluate.statistics import Estimate
 from ..seeds import derive, generator
 from .plots import panels, plain_ticks
-from .study import Findings, Progress, Settings, difference, mean, verdict
+from .study import Findings, Progress, Settings, difference, mean, paragraphs, verdict
 
 # linear_betas rescales by 1000 / steps; this undoes it: the betas of 1000 steps on a tenth of them.
 SHORT = linear_betas(100, beta_min=1e-5, beta_max=2e-3)
@@ -171,7 +171,7 @@ def _paragraph(found: Mapping[str, Quality], floor: Sequence[float]) -> str:
         f"With only {FEW} calls, evenly spaced in t, {best} is best ({mean(found[best].few).value:.3g})"
         + (f", not told apart from {', '.join(ties)}." if ties else ", apart from every other by its interval.")
     )
-    return " ".join(sentences)
+    return paragraphs(*sentences)
 
 
 def _cost_of_terminal_snr(found: Mapping[str, Quality]) -> str:

@@ -16,7 +16,7 @@ from ..diffusion.samplers import NAMED, RK4
 from ..evaluate.statistics import Estimate
 from ..seeds import generator
 from .plots import legend_beside, line, panels, plain_ticks
-from .study import Cell, Findings, Progress, Settings, listing, mean
+from .study import Cell, Findings, Progress, Settings, listing, mean, paragraphs, points
 
 PATHS: Mapping[str, Path] = {"Straight": Straight(), "Cosine": Cosine(), "LinearVP": LinearVP(), "VE": VE()}
 STEPS = (8, 16, 32, 64, 128)
@@ -141,8 +141,8 @@ def paragraph(rows: Sequence[Row]) -> str:
     """Return what the rows show."""
     found = {(row.data, row.path, row.sampler): row.order for row in rows if row.order}
     settings = list(dict.fromkeys((row.data, row.path) for row in rows))
-    words = [_orders(found), _agreement(rows), *(_cheapest(rows, *setting) for setting in settings)]
-    return " ".join(filter(None, words))
+    cheapest = points("The solvers with the least error:", [_cheapest(rows, *setting) for setting in settings])
+    return paragraphs(_orders(found), _agreement(rows), cheapest)
 
 
 def _orders(found: Mapping[tuple[str, str, str], Estimate]) -> str:
@@ -158,8 +158,8 @@ def _orders(found: Mapping[tuple[str, str, str], Estimate]) -> str:
             f"{name} {low:.1f}" if not apart or f"{low:.1f}" == f"{high:.1f}" else f"{name} {low:.1f} to {high:.1f}"
         )
     return (
-        "Measured orders, minus the slope of log error over log calls on the finest grids; a range where the intervals "
-        f"of two data sets or paths do not meet: {listing(words)}."
+        f"The measured orders are {listing(words)}. An order is minus the slope of log error over log calls on the "
+        "finest grids; it is a range where the intervals of two data sets or paths do not meet."
     )
 
 
@@ -192,8 +192,8 @@ def _cheapest(rows: Sequence[Row], data: str, path: str) -> str:
         best = min(affordable.values(), key=lambda row: row.error.value)
         ties = [r.sampler for r in affordable.values() if r is not best and r.error.low <= best.error.high]
         tied = f", its interval meeting that of {listing(ties)}" if ties else ""
-        words.append(f"with at most {budget} calls {best.sampler} ({best.error.value:.1e}{tied})")
-    return f"On {data}, {path}, the least error has {listing(words)}."
+        words.append(f"{best.sampler} with at most {budget} calls ({best.error.value:.1e}{tied})")
+    return f"On {data}, {path}: {listing(words)}"
 
 
 def _figure(rows: Sequence[Row]) -> Figure:

@@ -15,7 +15,7 @@ from ..evaluate.figures import INK
 from ..evaluate.statistics import Estimate
 from .plots import forest, legend_beside, level, line, panels, plain_ticks
 from .quality import SHAPES, Bench, Run, exact, feasible
-from .study import Cell, Findings, Progress, Settings, difference, listing, mean, verdict
+from .study import Cell, Findings, Progress, Settings, difference, listing, mean, paragraphs, points, verdict
 
 CALLS = (5, 10, 25, 50, 100, 500, 1000)
 FAST, SLOW = "dpm-solver++-2m", "ddim"
@@ -158,12 +158,14 @@ def paragraph(rows: Sequence[Row]) -> str:
     """Return what the rows show."""
     shapes = list(dict.fromkeys(row.data for row in rows))
     solvers = [row for row in rows if row.part == "solvers"]
-    words = [
+    return paragraphs(
         _claim([row for row in rows if row.part == "grids"]),
-        *(_fewest(solvers, shape) for shape in shapes),
+        points(
+            f"The fewest calls on the grid {MAIN} that are not told apart from {SLOW} with {MANY}, or better:",
+            [_fewest(solvers, shape) for shape in shapes],
+        ),
         _noisy(solvers, shapes),
-    ]
-    return " ".join(words)
+    )
 
 
 def _claim(rows: Sequence[Row]) -> str:
@@ -179,21 +181,20 @@ def _claim(rows: Sequence[Row]) -> str:
             nowhere_worse.append(grid)
         most = max(over.high / floors[shape] for shape, over in best.items())
         words.append(
-            f"on the grid {grid} it is {_groups(same)} against the same grid, and {_groups(best)} against "
-            f"{SLOW}'s best grid (intervals end at {100 * most:.0f} % of the distance of exact draws or below; it "
-            f"starts at SNR {_start(GRIDS[grid]):.2g})"
+            f"On {grid}, from SNR {_start(GRIDS[grid]):.2g}, it is {_groups(same)} against the same grid, and "
+            f"{_groups(best)} against {SLOW}'s best grid, with an excess of at most {100 * most:.0f} %"
         )
-    shown = (
-        f"on {listing(nowhere_worse)} it is nowhere worse" if nowhere_worse else "on every grid it is worse somewhere"
-    )
+    where = f"nowhere worse on {listing(nowhere_worse)}" if nowhere_worse else "worse somewhere on every grid"
     noisy = [grid for grid in nowhere_worse if _start(GRIDS[grid]) <= MOST_TERMINAL_SNR]
-    if noisy:
-        shown += (
-            f", and sampling ought to start at an SNR of at most {MOST_TERMINAL_SNR:g}, as it does on {listing(noisy)}"
-        )
-    return (
-        f"{FAST} with {FEW} calls against {SLOW} with {MANY}, energy distances paired by seed, a tie where the 95 % "
-        f"interval of the difference holds zero: {shown}. In detail, {'; '.join(words)}."
+    fair = f" Sampling ought to start at an SNR of at most {MOST_TERMINAL_SNR:g}, as it does on {listing(noisy)}."
+    return paragraphs(
+        f"{FAST} with {FEW} calls, against {SLOW} with {MANY}, is {where}.{fair if noisy else ''}",
+        points(
+            "Energy distances are paired by seed, and a tie is a difference whose 95 % interval holds zero. Each line "
+            "ends with the largest excess over the best grid that the intervals allow, in percent of the energy "
+            "distance between two sets of exact draws:",
+            words,
+        ),
     )
 
 
@@ -222,9 +223,10 @@ def _fewest(rows: Sequence[Row], shape: str) -> str:
         if good:
             reached.setdefault(min(good), []).append(name)
     never = [name for name in NAMED if not any(name in names for names in reached.values())]
-    told = "; ".join(f"{calls} calls for {listing(names)}" for calls, names in sorted(reached.items()))
-    rest = f"; never, up to the most tried, for {listing(never)}" if never else ""
-    return f"On {shape}, grid {MAIN}, not to be told from {SLOW} at {MANY} or better: from {told}{rest}."
+    told = [f"{calls} calls for {listing(names)}" for calls, names in sorted(reached.items())]
+    if never:
+        told.append(f"more than were tried for {listing(never)}")
+    return f"On {shape}: {'; '.join(told)}"
 
 
 def _noisy(rows: Sequence[Row], shapes: Sequence[str]) -> str:
@@ -234,9 +236,9 @@ def _noisy(rows: Sequence[Row], shapes: Sequence[str]) -> str:
         floor = next(row for row in rows if (row.data, row.sampler) == (shape, "exact draws"))
         last = {row.sampler: row for row in rows if row.data == shape and row.grid == MAIN}
         apart = [name for name, row in last.items() if row.energy.low > floor.energy.high]
-        worse = f"{listing(apart)} stay above it" if apart else "none stays above it"
-        words.append(f"on {shape} exact draws are {floor.energy.value:.2g} apart, and {worse}")
-    return f"With the most calls tried, intervals compared: {'; '.join(words)}."
+        worse = f"samples of {listing(apart)} stay farther" if apart else "no sampler's samples stay farther"
+        words.append(f"On {shape} two sets of exact draws are {floor.energy.value:.2g} x 0.001 apart, and {worse}")
+    return points("With the most calls tried, by energy distances and their intervals:", words)
 
 
 def _figure(rows: Sequence[Row], shapes: Sequence[str]) -> Figure:

@@ -4,8 +4,8 @@ import csv
 import io
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,7 +64,9 @@ class Findings:
     rows: Sequence[tuple[Cell, ...]]
     figure: "Figure"
     paragraph: str
-    """Every claim in it was chosen by comparing numbers of the rows with their intervals."""
+    """What the rows show, the answer first; every claim was chosen by comparing numbers with their intervals."""
+    counted: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What the n of an interval counts, by column, where it does not count seeds."""
 
 
 Run = Callable[[Settings, Progress], Findings]
@@ -139,6 +141,16 @@ def listing(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
+def paragraphs(*parts: str) -> str:
+    """Return the parts that say something, an empty line between."""
+    return "\n\n".join(part for part in parts if part)
+
+
+def points(lead: str, items: Sequence[str]) -> str:
+    """Return `lead` and, below it, each of the items on a line of its own."""
+    return paragraphs(lead, "\n".join(f"- {item}." for item in items))
+
+
 def write(out: Path, study: Study, settings: Settings, findings: Findings) -> None:
     """Write table.csv, table.md, figure.png, figure.svg and findings.md into the folder `out`.
 
@@ -194,9 +206,25 @@ def _page(study: Study, settings: Settings, findings: Findings) -> str:
     return (
         f"# {study.name}\n\n{study.question}\n\n{findings.paragraph}\n\n"
         f"![{study.name}](figure.png)\n\n"
-        f"Brackets and bars are 95 % intervals over seeds. Numbers: [table](table.md), [csv](table.csv). "
+        f"{repeats(findings)} Numbers: [table](table.md), [csv](table.csv). "
         f"Made by `n2a study {study.name}{size} --seed {settings.seed}`.\n"
     )
+
+
+def repeats(findings: Findings) -> str:
+    """Return a sentence on what the intervals of the table are over, and how many of it."""
+    columns: dict[str, list[str]] = {}
+    for k, name in enumerate(findings.columns):
+        cells = [row[k] for row in findings.rows]
+        counts = sorted({cell.n for cell in cells if isinstance(cell, Estimate)})
+        if counts:
+            over = f"{' or '.join(f'{n:,}' for n in counts)} {findings.counted.get(name, 'seeds')}"
+            columns.setdefault(over, []).append(name)
+    usual = max(columns, key=lambda over: len(columns[over]), default="seeds")
+    others = [
+        f"over {over} in {listing([repr(name) for name in names])}" for over, names in columns.items() if over != usual
+    ]
+    return f"Brackets and bars are 95 % intervals over {usual}{'; '.join(['', *others])}."
 
 
 def _figure(figure: "Figure", kind: Literal["png", "svg"]) -> bytes:

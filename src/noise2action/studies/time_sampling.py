@@ -20,7 +20,7 @@ from ..seeds import derive, generator
 from .dots import dots
 from .fits import Budget, fitted, quality, sampled, spiral
 from .plots import panels
-from .study import Findings, Progress, Settings, by_chance, difference, mean, verdict
+from .study import Findings, Progress, Settings, by_chance, difference, mean, paragraphs, verdict
 
 NFE = 20
 BASE = "uniform"
@@ -165,7 +165,7 @@ def _paragraph(arms: Mapping[str, Arm]) -> str:
             f"With {BASE} times a batch's {what} spreads by {mean(getattr(base, pick)).value:.3g} % of its mean; the "
             f"laws with the same mean change that by, in percentage points: {listed}."
         )
-    return " ".join([*sentences, by_chance(verdicts)])
+    return paragraphs(*sentences, by_chance(verdicts))
 
 
 def _figure(arms: Mapping[str, Arm]) -> Figure:
