@@ -9,7 +9,7 @@ import pytest
 
 from noise2action.cli import VERBS, main
 from noise2action.commands import overrides
-from noise2action.commands.evaluate import measured
+from noise2action.commands.evaluate import _file_name, measured
 from noise2action.commands.runs import open_policy
 from noise2action.commands.sampling import resolve
 from noise2action.data.formats import read
@@ -360,3 +360,11 @@ def test_a_table_of_points_is_no_demonstration(trained, tmp_path, suffix, capsys
     (tmp_path / f"a.{suffix}").write_bytes(b"1,2\n")
     assert run("likelihood", trained, "--data", tmp_path / f"a.{suffix}") == 2
     assert "--data: expected demonstrations of two_routes for a policy, got a table" in capsys.readouterr().err
+
+
+def test_what_was_said_makes_file_names_that_differ_and_that_systems_hold():
+    said = ["go left", "GO LEFT", "GO RIGHT", "geh nach links", "左へ", "右へ", "go left!", "word " * 80]
+    names = [_file_name(f"ddim, told {text!r}") for text in said]
+    assert len(set(names)) == len(said)
+    assert max(map(len, names)) < 100
+    assert names[0] == "ddim_told_go_left_"

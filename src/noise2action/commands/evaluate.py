@@ -1,5 +1,6 @@
 """`n2a eval RUN`: rollouts on fresh seeds, with intervals."""
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -298,8 +299,8 @@ def sampler_name(sampling: Sampling) -> str:
 def _write(folder: Path, evaluation: Evaluation, results: tuple[EpisodeResult, ...], task: Task) -> None:
     """Write the evaluation, named after what was run, and the videos of its recorded episodes."""
     about = evaluation.about
-    run = f"step{about.step}-{about.weights}-{about.sampler}-{about.nfe}-stride{about.stride}"
-    stem = re.sub(r"[^a-z0-9_.-]+", "_", f"{run}-seed{results[0].seed}-n{len(results)}")
+    run = f"step{about.step}-{about.weights}-{_file_name(about.sampler)}-{about.nfe}-stride{about.stride}"
+    stem = f"{run}-seed{results[0].seed}-n{len(results)}"
     evaluation.write(folder / f"{stem}.json")
     for result in results:
         if result.trace is None or result.trace.frames is None:
@@ -309,3 +310,15 @@ def _write(folder: Path, evaluation: Evaluation, results: tuple[EpisodeResult, .
         except MissingExtraError as error:
             note(f"note: no videos: {error}")
             return
+
+
+LONGEST_NAME = 80
+"""Characters of a sampler, and of what was said and hidden, that a file name holds."""
+
+
+def _file_name(text: str) -> str:
+    """Return `text` for a file name; where that leaves something out, with a hash of all of it."""
+    plain = re.sub(r"[^a-z0-9_.-]+", "_", text)
+    if len(plain) <= LONGEST_NAME and re.fullmatch(r"[a-z0-9_.,=() '-]*", text):
+        return plain
+    return f"{plain[:LONGEST_NAME]}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
