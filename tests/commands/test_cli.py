@@ -368,3 +368,8 @@ def test_what_was_said_makes_file_names_that_differ_and_that_systems_hold():
     assert len(set(names)) == len(said)
     assert max(map(len, names)) < 100
     assert names[0] == "ddim_told_go_left_"
+
+
+def test_a_list_is_given_once(trained, capsys):
+    assert run("eval", trained, "--hide", "camera", "--hide", "state") == 2
+    assert "--hide: expected it once, with all its values behind it, got it again" in capsys.readouterr().err

@@ -62,7 +62,7 @@ def check(cls: type, arguments: Sequence[str], *, usage: str, overrides: bool) -
 
     With `overrides` other flags are fields of a recipe.
     """
-    known, option = options(cls), None
+    known, option, seen = options(cls), None, set[str]()
     flags = {name: o for name, o in known.items() if name.startswith("--")}
     for word in arguments:
         name, equals, value = word.partition("=")
@@ -73,6 +73,10 @@ def check(cls: type, arguments: Sequence[str], *, usage: str, overrides: bool) -
                 if name.removeprefix("--") in known:
                     raise ConfigError(f"{name.removeprefix('--')}: expected it without a flag, got {word!r}: {usage}")
                 raise ConfigError(f"unknown option {word!r}; {did_you_mean(name, flags)}")
+            # Of a list given twice the first half would be lost without a word.
+            if option is not None and option.words is None and option.name in seen:
+                raise ConfigError(f"{option.name}: expected it once, with all its {option} behind it, got it again")
+            seen.add("" if option is None else option.name)
         if ((equals and not value) or not word) and (option is None or option.declared is not str):
             what = "expected a word" if option is None else f"{option.name}: expected {option}"
             raise ConfigError(f"{what}, got an empty one: {usage}")
