@@ -152,15 +152,9 @@ def job(
         made = demonstrate(task, config.demonstrations, seed=experiment.seed, on_progress=on_progress)
         episodes, routes = made.episodes, made.routes
     training, held_out = split(episodes, held_out=config.held_out, seed=experiment.seed)
-    if config.retarget is not None:
-        training = retargeted(training, config.retarget)
-    if config.mirror is not None:
-        training = mirrored(training, config.mirror)
+    training = _augmented(training, config)
     schema = task.schema if start is None else _same_features(start.deployed.schema, task)
-    kinds: dict[str, NormalizerKind] = {
-        f.name: "identity" if f.kind == "angle" else config.observations for f in schema.observations if f.is_state
-    }
-    kinds[schema.action.name] = config.actions
+    kinds = _kinds(schema, config)
 
     def windows(part: Episodes) -> Windows:
         return Windows(part.ends, spec.obs_steps, spec.horizon, spec.first_action)
@@ -196,6 +190,21 @@ def job(
         None if start is None else start.tensors["ema"],
     )
     return prepared, summary
+
+
+def _augmented(training: Episodes, config: DataConfig) -> Episodes:
+    """Return the training episodes moved to their goal, then with their reflections, where that is asked for."""
+    if config.retarget is not None:
+        training = retargeted(training, config.retarget)
+    return training if config.mirror is None else mirrored(training, config.mirror)
+
+
+def _kinds(schema: Schema, config: DataConfig) -> dict[str, NormalizerKind]:
+    """Return how every state feature, and the action, is normalised."""
+    kinds: dict[str, NormalizerKind] = {
+        f.name: "identity" if f.kind == "angle" else config.observations for f in schema.observations if f.is_state
+    }
+    return {**kinds, schema.action.name: config.actions}
 
 
 def _same_features(schema: Schema, task: Task) -> Schema:
