@@ -1,5 +1,7 @@
 """Named features: what an observation or an action is made of."""
 
+import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,6 +9,13 @@ from typing import Any, Literal
 from .errors import SchemaError
 
 Kind = Literal["vector", "angle", "image", "text"]
+UNKNOWN = -1
+"""Position of a sentence that a text feature does not have."""
+
+
+def words(sentence: str) -> list[str]:
+    """Return the words of a sentence, however it is capitalised, spaced and punctuated."""
+    return re.findall(r"\w+", unicodedata.normalize("NFKC", sentence).casefold())
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,12 @@ class Feature:
     def is_state(self) -> bool:
         """Whether it is an array of numbers that a normaliser maps: neither an image nor a text."""
         return self.kind in ("vector", "angle")
+
+    def position(self, sentence: str) -> int | None:
+        """Return the position of a sentence in `sentences`, in whatever case and spacing; None for an unknown one."""
+        if sentence in self.sentences:
+            return self.sentences.index(sentence)
+        return next((k for k, known in enumerate(self.sentences) if words(known) == words(sentence)), None)
 
     @property
     def channels_first(self) -> bool:

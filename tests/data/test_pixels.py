@@ -21,3 +21,11 @@ def test_other_numbers_are_refused_by_name(value):
     wrong[3, 1, 1, 0] = value
     with pytest.raises(DataError, match=r"'camera': expected images in 0\.\.1 or 0\.\.255"):
         pixels("camera", wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.empty((0, 4, 4, 3)), np.empty((0, 4, 4, 3), np.uint8), np.array(["a.png"]), WHOLE > 3]
+)
+def test_what_is_no_picture_is_refused_by_name(wrong):
+    with pytest.raises(DataError, match=r"'camera': expected images \[T, .*store the decoded pixels"):
+        pixels("camera", wrong)

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
+from noise2action.encoders.text import HashedNGramsConfig
 from noise2action.envs import gentle_firm, two_routes_goal, two_routes_text
-from noise2action.envs.episode import split_seed
+from noise2action.envs.episode import UNKNOWN, split_seed
 from noise2action.envs.gentle_firm import BANDS, CRUSH, HOLD_STEPS, OPEN, SERVO, GentleFirm, Grip
-from noise2action.envs.two_routes import GOAL, GOAL_RADIUS, WALLS
+from noise2action.envs.two_routes import GOAL, GOAL_RADIUS, WALLS, TwoRoutes
 from noise2action.envs.two_routes_goal import GOALS, PIXELS
 from noise2action.envs.two_routes_text import INSTRUCTION, ROUTES
+from noise2action.errors import TaskError
 
 N = 60
 DEMONSTRATE = {
@@ -82,7 +84,39 @@ def test_a_sentence_may_be_set_and_an_unknown_one_has_no_position_of_its_own():
         np.testing.assert_array_equal(observation["position"], plain["position"])
     observation, info = env.reset(seed=5, options={"instruction": "turn"})
     assert env.observation_space.contains(observation)
-    assert info["instruction"] == "turn"
+    assert (observation["instruction"].tolist(), info["instruction"]) == ([UNKNOWN], "turn")
+
+
+@pytest.mark.parametrize("said", ["Go left", "  go\tLEFT ", "GO LEFT!", "\uff47\uff4f left"])
+def test_a_sentence_is_the_same_in_any_case_and_spacing(demonstrations, said):
+    env = two_routes_text.make()
+    observation, info = env.reset(seed=5, options={"instruction": said})
+    assert (observation["instruction"].tolist(), info["instruction"]) == ([0], "go left")
+    seed = next(k for k, demo in enumerate(demonstrations["text"]) if demo.route == "right")
+    assert not replayed(env, demonstrations["text"][seed], seed, instruction=said)["success"]
+    # As the text encoder hears it.
+    np.testing.assert_array_equal(*HashedNGramsConfig().embed([said, "go left"]))
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (two_routes_goal.make, {"gaol": [0.0, 0.8]}, "'gaol': .*did you mean 'goal'"),
+        (two_routes_goal.make, {"goal": [0.0, 0.8, 0.0]}, r"x in -0.5..0.5 and y in 0..1 \(m\), got \[0.0, 0.8, 0.0\]"),
+        (two_routes_goal.make, {"goal": [0.0, 1.2]}, "place within the walls"),
+        (two_routes_goal.make, {"goal": [0.7, 0.8]}, "place within the walls"),
+        (two_routes_goal.make, {"goal": [0.0, np.nan]}, "place within the walls"),
+        (two_routes_goal.make, {"goal": "there"}, "got 'there': give a place within the walls"),
+        (two_routes_goal.make, {"goal": None}, "got None"),
+        (two_routes_text.make, {"goal": [0.0, 0.8]}, "got 'goal'"),
+        (two_routes_text.make, {"instruction": 1}, "as a text, got 1"),
+        (GentleFirm, {"instructions": "grasp gently"}, "did you mean 'instruction'"),
+        (TwoRoutes, {"goal": [0.0, 0.8]}, "got 'goal': this task takes none"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_named(make, options, message):
+    with pytest.raises(TaskError, match=message):
+        make().reset(seed=0, options=options)
 
 
 def test_goals_fill_their_box_and_are_reached_by_both_routes(demonstrations):

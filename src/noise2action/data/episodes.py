@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import zip_longest
 from types import MappingProxyType
 from typing import Any
 
@@ -33,6 +34,8 @@ class Episodes:
     ends: NDArray[np.int64]
     schema: Schema | None = None
     """What the arrays are (kind, unit, range), where it is known: a file has no room for it, a task brings it."""
+    sentences: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """What the positions of a text mean, by feature, where it is known; those of the schema where there is one."""
 
     def __post_init__(self) -> None:
         """Check and freeze."""
@@ -43,6 +46,9 @@ class Episodes:
         object.__setattr__(
             self, "arrays", MappingProxyType({k: _checked(k, a, int(ends[-1])) for k, a in self.arrays.items()})
         )
+        said = {**self.sentences, **({} if self.schema is None else vocabulary(self.schema))}
+        known = {name: sentences for name, sentences in said.items() if name in self.arrays}
+        object.__setattr__(self, "sentences", MappingProxyType(known))
         if self.schema is not None:
             self.schema.check({name: array.shape[1:] for name, array in self.arrays.items()}, where="episodes")
 
@@ -88,14 +94,14 @@ class Episodes:
         missing = [k for k in keys if k not in self.arrays]
         if missing:
             raise DataError(f"expected arrays {keys}, got only {sorted(self.arrays)}: {missing} are missing")
-        return Episodes({k: self.arrays[k] for k in keys}, self.ends)
+        return Episodes({k: self.arrays[k] for k in keys}, self.ends, sentences=self.sentences)
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> "Episodes":
         """Return the episodes at `indices`, in that order, copied."""
         if len(indices) == 0:
             raise DataError("expected at least one episode to select, got none")
         chosen = Episodes.concatenate(self.slice(int(i)) for i in indices)
-        return Episodes(chosen.arrays, chosen.ends, self.schema)
+        return Episodes(chosen.arrays, chosen.ends, self.schema, self.sentences)
 
     @staticmethod
     def concatenate(trajectories: Iterable[Mapping[str, ArrayLike]]) -> "Episodes":
@@ -107,6 +113,26 @@ class Episodes:
         lengths = [_trajectory_length(i, part, keys) for i, part in enumerate(parts)]
         arrays = {key: _joined(key, [part[key] for part in parts]) for key in keys}
         return Episodes(arrays, np.cumsum(lengths, dtype=np.int64))
+
+
+def vocabulary(schema: Schema) -> dict[str, tuple[str, ...]]:
+    """Return the sentences of every text."""
+    return {f.name: f.sentences for f in schema.observations if f.sentences}
+
+
+def check_sentences(wanted: Mapping[str, tuple[str, ...]], got: Mapping[str, tuple[str, ...]], *, where: str) -> None:
+    """Raise `DataError` where the sentences of a text are others than `wanted`; a text that has none is believed."""
+    for name, sentences in wanted.items():
+        for position, (a, b) in enumerate(zip_longest(sentences, got.get(name, sentences))):
+            if a != b:
+                raise DataError(
+                    f"{where}: {name!r}: expected {_said(a)} at position {position}, got {_said(b)}: the positions "
+                    "mean other sentences, so generate the data again or train anew"
+                )
+
+
+def _said(sentence: str | None) -> str:
+    return "no sentence" if sentence is None else repr(sentence)
 
 
 def checked_ends(ends: ArrayLike) -> NDArray[np.int64]:

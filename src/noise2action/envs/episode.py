@@ -1,6 +1,6 @@
 """What every task shares: spaces from a schema, checked actions, and recording one demonstration."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -9,11 +9,11 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import TaskError
-from ..schema import Feature, Schema
+from ..errors import TaskError, did_you_mean
+from ..schema import UNKNOWN, Feature, Schema
 
 Observation = dict[str, NDArray[Any]]
-"""States float32, images uint8, texts int64 (which sentence), by feature name."""
+"""States float32, images uint8, texts int64 (which sentence, or `UNKNOWN`), by feature name."""
 Env = gymnasium.Env[Observation, NDArray[np.float32]]
 
 
@@ -37,7 +37,7 @@ def box(feature: Feature) -> spaces.Space[NDArray[Any]]:
     if feature.kind == "image":
         space = spaces.Box(0, 255, feature.shape, np.uint8)
     elif feature.kind == "text":
-        space = spaces.Box(0, len(feature.sentences) - 1, feature.shape, np.int64)
+        space = spaces.Box(UNKNOWN, len(feature.sentences) - 1, feature.shape, np.int64)
     else:
         low = -np.inf if feature.low is None else feature.low
         high = np.inf if feature.high is None else feature.high
@@ -67,13 +67,26 @@ def checked_action(action: ArrayLike, feature: Feature) -> NDArray[np.float64]:
 def spoken(feature: Feature, rng: np.random.Generator, asked: Mapping[str, Any]) -> tuple[str, Observation]:
     """Return the sentence that an episode is told, and the observation of the text `feature` that says so.
 
-    `asked["instruction"]` sets it. One that is not among the feature's has no position: the last one's is observed, and
-    who says such a sentence gives its embedding to the policy instead.
+    `asked["instruction"]` sets it, in whatever case and spacing. One that is not among the feature's is observed as
+    `UNKNOWN`: who says such a sentence gives its embedding to the policy instead. `TaskError` for anything else asked.
     """
-    drawn = int(rng.integers(len(feature.sentences)))
-    sentence = str(asked.get("instruction", feature.sentences[drawn]))
-    known = {name: position for position, name in enumerate(feature.sentences)}
-    return sentence, {feature.name: np.array([known.get(sentence, len(known) - 1)], np.int64)}
+    check_asked(asked, ("instruction",))
+    position = int(rng.integers(len(feature.sentences)))
+    sentence = asked.get("instruction", feature.sentences[position])
+    if not isinstance(sentence, str):
+        raise TaskError(f"expected options['instruction'] as a text, got {sentence!r}: say a sentence")
+    if "instruction" in asked:
+        known = feature.position(sentence)
+        position, sentence = (UNKNOWN, sentence) if known is None else (known, feature.sentences[known])
+    return sentence, {feature.name: np.array([position], np.int64)}
+
+
+def check_asked(asked: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise `TaskError` unless `reset(options=...)` asks for nothing but `known`."""
+    for name in asked:
+        if name not in known:
+            what = did_you_mean(name, known) if known else "this task takes none"
+            raise TaskError(f"expected options of reset that the task knows, got {name!r}: {what}")
 
 
 def split_seed(seed: int) -> tuple[int, np.random.Generator]:

@@ -1,31 +1,14 @@
 """The table of tasks: what each observes and commands, how long it lasts, and who demonstrates it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from ..errors import TaskError, did_you_mean
-from ..schema import Schema
-from . import gentle_firm, pusht, pusht_planner, two_routes, two_routes_goal, two_routes_text
-from .episode import Demonstration, Env
+from . import gentle_firm, maze, obstacles, pusht, pusht_planner, two_routes, two_routes_goal, two_routes_text
+from .episode import Demonstration
+from .manipulation import MANIPULATION, manipulation
+from .task import Task
 
 __all__ = ["TASKS", "Demonstration", "Task", "find"]
-
-
-@dataclass(frozen=True)
-class Task:
-    """A simulated task and its demonstrator."""
-
-    name: str
-    schema: Schema
-    control_hz: float
-    """Actions a second."""
-    max_steps: int
-    """Actions after which an episode is cut off."""
-    make: Callable[[], Env]
-    """A fresh environment; `MissingExtraError` where the simulator is not installed."""
-    demonstrate: Callable[[int], Demonstration]
-    """One demonstrated episode, layout and demonstrator's choices fixed by the seed; it may have failed."""
 
 
 TASKS: dict[str, Task] = {
@@ -71,13 +54,33 @@ TASKS: dict[str, Task] = {
             gentle_firm.GentleFirm,
             gentle_firm.demonstrate,
         ),
+        Task("maze", maze.SCHEMA, maze.CONTROL_HZ, maze.MAX_STEPS, maze.Maze, maze.demonstrate),
+        Task(
+            "obstacles",
+            obstacles.SCHEMA,
+            two_routes.CONTROL_HZ,
+            two_routes.MAX_STEPS,
+            obstacles.Obstacles,
+            obstacles.demonstrate,
+        ),
         Task("pusht", pusht.SCHEMA, pusht.CONTROL_HZ, pusht.MAX_STEPS, pusht.PushT, pusht_planner.demonstrate),
+        *(manipulation(name) for name in MANIPULATION),
     )
 }
 
 
 def find(name: str) -> Task:
-    """Return the task called `name`; `TaskError` with the known names if there is none."""
-    if name not in TASKS:
-        raise TaskError(f"expected a task, got {name!r}: {did_you_mean(name, TASKS)}")
-    return TASKS[name]
+    """Return the task called `name`; `TaskError` with the known names if there is none.
+
+    Manipulation tasks may be seen through cameras: "grasp_seen@corner2:96", "grasp_seen@corner2+gripperPOV:224".
+    """
+    plain, at, view = name.partition("@")
+    if plain not in TASKS:
+        raise TaskError(f"expected a task, got {plain!r}: {did_you_mean(plain, TASKS)}")
+    if not at:
+        return TASKS[plain]
+    if plain not in MANIPULATION:
+        raise TaskError(f"expected a manipulation task before '@', got {plain!r}: {did_you_mean(plain, MANIPULATION)}")
+    if not view:
+        raise TaskError(f"expected a camera after '@', got {name!r}: write {plain}@corner2:96")
+    return manipulation(plain, view)

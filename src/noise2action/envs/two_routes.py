@@ -9,6 +9,7 @@ Variants of the task tell each episode more: `Told` is what, and how it is obser
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from gymnasium import Env
 from numpy.typing import ArrayLike, NDArray
 
 from ..schema import Feature, Schema
-from .episode import Demonstration, Observation, box, checked_action, observation_space, record, split_seed
+from .episode import Demonstration, Observation, box, check_asked, checked_action, observation_space, record, split_seed
 
 CONTROL_HZ = 10.0
 MAX_STEPS = 100
@@ -24,6 +25,9 @@ SUBSTEPS = 10
 
 LAG = 0.2
 """Time constant (s) with which the puck's velocity follows the commanded one."""
+TIMES = np.arange(1, SUBSTEPS + 1)[:, None] / SUBSTEPS / CONTROL_HZ
+"""When within an action the puck is looked at (s), [10, 1]."""
+DECAYS = np.exp(-TIMES / LAG)
 TOP_SPEED = 0.6
 """Largest commanded velocity (m/s) along each axis."""
 PUCK = 0.02
@@ -62,7 +66,8 @@ class Told:
 
 def nothing(rng: np.random.Generator, asked: Mapping[str, Any]) -> Told:
     """Return what the plain task tells: neither a goal nor a side is drawn or said."""
-    del rng, asked
+    del rng
+    check_asked(asked, ())
     return Told()
 
 
@@ -109,24 +114,15 @@ class TwoRoutes(Env[Observation, NDArray[np.float32]]):
         """Return (observation, reward, terminated, truncated, info) after 0.1 s at the commanded velocity [2]."""
         command = checked_action(action, SCHEMA.action)
         self._steps += 1
-        reached = touched = False
-        dt = 1 / CONTROL_HZ / SUBSTEPS
-        decay = np.exp(-dt / LAG)
-        for _ in range(SUBSTEPS):
-            # The exact solution of v' = (command - v) / LAG over one substep.
-            excess = self._velocity - command
-            position = self._trail[-1] + command * dt + excess * LAG * (1 - decay)
-            self._velocity = command + excess * decay
-            if self._trail[-1][1] < POST[1] <= position[1]:
-                self._route = "left" if position[0] < POST[0] else "right"
-            self._trail.append(position)
-            touched = touches(position)
-            reached = not touched and bool(np.linalg.norm(position - self._told.goal) <= GOAL_RADIUS)
-            if touched or reached:
-                break
-        success = reached and self._told.route in (None, self._route)
-        truncated = self._steps >= MAX_STEPS
-        return self._observation(), float(success), touched or reached, truncated, self._info(success=success)
+        slide = slid(self._trail[-1], self._velocity, command, goal=self._told.goal)
+        for before, after in pairwise([self._trail[-1], *slide.positions]):
+            if before[1] < POST[1] <= after[1]:
+                self._route = "left" if after[0] < POST[0] else "right"
+        self._trail.extend(slide.positions)
+        self._velocity = slide.velocity
+        success = slide.reached and self._told.route in (None, self._route)
+        terminated, truncated = slide.touched or slide.reached, self._steps >= MAX_STEPS
+        return self._observation(), float(success), terminated, truncated, self._info(success=success)
 
     def _observation(self) -> Observation:
         return {
@@ -148,8 +144,50 @@ class TwoRoutes(Env[Observation, NDArray[np.float32]]):
         return picture(self.size, goal=self._told.goal, trail=self._trail, sides=sides)
 
 
+@dataclass(frozen=True, eq=False)
+class Slide:
+    """What one action does: it ends early where the puck touches something or reaches the goal."""
+
+    positions: NDArray[np.float64]
+    """After each 0.01 s, [1 to 10, 2] (m)."""
+    velocity: NDArray[np.float64]
+    """At the end, [2] (m/s)."""
+    touched: bool
+    reached: bool
+
+
+def slid(
+    position: NDArray[np.float64],
+    velocity: NDArray[np.float64],
+    command: NDArray[np.float64],
+    *,
+    goal: NDArray[np.float64],
+    posts: NDArray[np.float64] = POST,
+    radius: float = POST_RADIUS,
+) -> Slide:
+    """Return how the puck slides for 0.1 s among `posts` [..., 2], by the exact solution of `v' = (command - v) / LAG`.
+
+    Touching counts before reaching the goal.
+    """
+    excess = velocity - command
+    positions = position + command * TIMES + excess * LAG * (1 - DECAYS)
+    gaps = np.linalg.norm(positions[:, None] - posts.reshape(-1, 2), axis=-1) - radius
+    touched = (gaps < PUCK).any(1) | (positions - WALLS[0] < PUCK).any(1) | (WALLS[1] - positions < PUCK).any(1)
+    reached = np.linalg.norm(positions - goal, axis=1) <= GOAL_RADIUS
+    ends = touched | reached
+    last = int(ends.argmax()) if ends.any() else SUBSTEPS - 1
+    hit = bool(touched[last])
+    return Slide(positions[: last + 1], command + excess * DECAYS[last], hit, bool(reached[last]) and not hit)
+
+
 def picture(
-    size: int, *, goal: NDArray[np.float64], trail: Sequence[NDArray[np.float64]], sides: Iterable[str] = ()
+    size: int,
+    *,
+    goal: NDArray[np.float64],
+    trail: Sequence[NDArray[np.float64]],
+    sides: Iterable[str] = (),
+    posts: Iterable[NDArray[np.float64]] = (POST,),
+    radius: float = POST_RADIUS,
 ) -> NDArray[np.uint8]:
     """Return the floor as uint8 [size, size, 3]: the puck at the end of its `trail`, a dot on each of `sides`."""
     canvas = np.full((size, size, 3), FLOOR, dtype=np.float64)
@@ -157,7 +195,8 @@ def picture(
     canvas[:rim] = canvas[-rim:] = canvas[:, :rim] = canvas[:, -rim:] = WALL
     for scale, colour in ((1.0, GOAL_COLOUR), (0.7, FLOOR), (0.4, GOAL_COLOUR)):
         _disc(canvas, goal, GOAL_RADIUS * scale, colour)
-    _disc(canvas, POST, POST_RADIUS, POST_COLOUR)
+    for post in posts:
+        _disc(canvas, post, radius, POST_COLOUR)
     for side in sides:
         _disc(canvas, POST + np.array([SIDES[side] * (POST_RADIUS + SIGN_GAP), 0.0]), PUCK * 0.6, GOAL_COLOUR)
     for position in trail[:: SUBSTEPS // 2]:
@@ -186,16 +225,6 @@ SIGN_GAP = 0.2
 """Distance (m) from the post to the dot on a side that is told."""
 FLOOR, WALL, POST_COLOUR = (248, 248, 246), (190, 190, 186), (88, 92, 104)
 GOAL_COLOUR, TRAIL, PUCK_COLOUR = (64, 160, 104), (150, 185, 225), (38, 98, 178)
-
-
-def touches(position: NDArray[np.float64]) -> bool:
-    """Return whether the puck at `position` [2] (m) touches the post or a wall."""
-    gap = min(
-        float(np.linalg.norm(position - POST)) - POST_RADIUS,
-        float(np.min(position - WALLS[0])),
-        float(np.min(WALLS[1] - position)),
-    )
-    return gap < PUCK
 
 
 class Driver:

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..errors import TaskError
 from ..schema import Feature, Schema
-from .episode import Demonstration, record, split_seed
+from .episode import Demonstration, check_asked, record, split_seed
 from .two_routes import SCHEMA as PLAIN
 from .two_routes import WALLS, Driver, Told, TwoRoutes, picture
 
@@ -25,11 +27,30 @@ SCHEMA = Schema(
 
 
 def tell(rng: np.random.Generator, asked: Mapping[str, Any]) -> Told:
-    """Return a goal, and the picture of the puck that lies there; `asked["goal"]` [2] (m) sets it."""
-    drawn = rng.uniform(*GOALS)
-    goal = np.asarray(asked.get("goal", drawn), dtype=np.float64)
+    """Return a goal, and the picture of the puck that lies there; `asked["goal"]` [2] (m) sets it.
+
+    `TaskError` for a goal that is not a place within the walls, and for anything else asked.
+    """
+    check_asked(asked, ("goal",))
+    goal = _place(asked.get("goal", rng.uniform(*GOALS)))
     seen = picture(PIXELS, goal=goal, trail=[goal])
     return Told(goal, observations={"goal": goal.astype(np.float32), "goal_image": seen})
+
+
+def _place(goal: object) -> NDArray[np.float64]:
+    """Return `goal` as [2] within the walls."""
+    try:
+        place = np.asarray(goal, dtype=np.float64)
+    except (TypeError, ValueError):
+        place = np.full(1, np.nan)
+    # Written so that NaN fails as well.
+    if place.shape != (2,) or not np.all((place >= WALLS[0]) & (place <= WALLS[1])):
+        (left, near), (right, far) = WALLS.tolist()
+        raise TaskError(
+            f"expected options['goal'] as x in {left:g}..{right:g} and y in {near:g}..{far:g} (m), got {goal!r}: "
+            "give a place within the walls"
+        )
+    return place
 
 
 def make() -> TwoRoutes:

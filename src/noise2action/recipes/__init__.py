@@ -5,6 +5,18 @@ from collections.abc import Callable
 from ..errors import ConfigError, did_you_mean
 from .experiment import Experiment
 from .gentle_firm import gentle_firm
+from .manipulation import (
+    assembly,
+    grasp_novel,
+    grasp_seen,
+    grasp_seen_post,
+    insert_peg,
+    open_drawer,
+    push_block,
+    push_block_post,
+)
+from .maze import maze
+from .obstacles import obstacles
 from .pusht_image import pusht_image
 from .pusht_state import pusht_state
 from .pusht_state_transformer import pusht_state_transformer
@@ -20,10 +32,20 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
         two_routes_goal,
         two_routes_text,
         gentle_firm,
+        maze,
+        obstacles,
         pusht_state,
         pusht_state_unet,
         pusht_state_transformer,
         pusht_image,
+        grasp_seen,
+        grasp_novel,
+        push_block,
+        insert_peg,
+        open_drawer,
+        assembly,
+        grasp_seen_post,
+        push_block_post,
     )
 }
 """Every recipe by name."""

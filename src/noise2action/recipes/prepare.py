@@ -1,14 +1,13 @@
 """From an experiment to a training job: demonstrations, split, normaliser, windows, loaders."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..data.actions import check_action_space, learnt_actions
 from ..data.augment import mirrored, retargeted
 from ..data.doctor import check_finite, scaling
-from ..data.episodes import ACTION, Episodes
+from ..data.episodes import ACTION, Episodes, check_sentences, vocabulary
 from ..data.formats import describe, locate, read
 from ..data.loader import Loader
 from ..data.normalize import Normalizer, NormalizerKind
@@ -16,50 +15,12 @@ from ..data.pixels import pixels
 from ..data.split import split
 from ..data.windows import Windows
 from ..envs.tasks import Task, find
-from ..errors import ConfigError, DataError, SchemaError, TaskError
+from ..errors import ConfigError, DataError, SchemaError
 from ..policies.checkpoint import Checkpoint, Deployed
 from ..schema import Feature, Schema
-from ..seeds import derive
 from ..train.loop import Job
+from .demonstrations import Progress, demonstrate, routes_at
 from .experiment import Column, DataConfig, Experiment
-
-Progress = Callable[[int], None]
-"""Called with the number of demonstrations so far."""
-
-DEMONSTRATION_SEEDS = 1 << 40
-"""Seeds of demonstrations lie above this, those of evaluations below: no layout is in both."""
-
-
-@dataclass(frozen=True, eq=False)
-class Demonstrated:
-    """Simulated demonstrations and how they came about."""
-
-    episodes: Episodes
-    attempts: int
-    routes: dict[str, float]
-    """Share of the episodes by route; empty for a task without routes."""
-
-
-def demonstrate(task: Task, count: int, *, seed: int, on_progress: Progress | None = None) -> Demonstrated:
-    """Return `count` successful demonstrations of `task`; the failed ones are counted and left out."""
-    kept: list[dict[str, np.ndarray]] = []
-    routes: list[str] = []
-    attempts = 0
-    while len(kept) < count:
-        if attempts >= 10 * count + 100:
-            raise TaskError(f"expected {count} successful demonstrations of {task.name}, got {len(kept)} in {attempts}")
-        made = task.demonstrate(DEMONSTRATION_SEEDS + derive(seed, "demonstration", attempts) % DEMONSTRATION_SEEDS)
-        attempts += 1
-        if not made.success:
-            continue
-        kept.append({**made.observations, ACTION: made.actions})
-        if made.route is not None:
-            routes.append(made.route)
-        if on_progress is not None:
-            on_progress(len(kept))
-    shares = {name: routes.count(name) / len(routes) for name in sorted(set(routes))}
-    made = Episodes.concatenate(kept)
-    return Demonstrated(Episodes(made.arrays, made.ends, task.schema), attempts, shares)
 
 
 def load_episodes(task: Task, config: DataConfig) -> Episodes:
@@ -78,6 +39,13 @@ def load_episodes(task: Task, config: DataConfig) -> Episodes:
         )
     direct = [name for name in wanted if name in stored]
     raw = read(path, sorted({*direct, *(c.source for c in sources.values())}))
+    origins = {name: name if name in direct else sources[name].source for name in wanted}
+    said = {name: raw.sentences[source] for name, source in origins.items() if source in raw.sentences}
+    check_sentences(vocabulary(task.schema), said, where=str(path))
+    for feature in task.schema.observations:
+        if feature.kind == "image":
+            source = origins[feature.name]
+            _check_colours(feature, raw.arrays[source].shape[1:], where=f"{path}: {source!r}")
     arrays = {name: raw.arrays[name] if name in direct else _column(raw, sources[name]) for name in wanted}
     for feature in task.schema.observations:
         if feature.kind == "image":
@@ -88,6 +56,23 @@ def load_episodes(task: Task, config: DataConfig) -> Episodes:
     for feature in task.schema.observations:
         _check_told(feature, episodes)
     return episodes
+
+
+def _check_colours(feature: Feature, stored: tuple[int, ...], *, where: str) -> None:
+    """Raise `SchemaError` for images whose axes are in another order than the feature's, or with a fourth channel."""
+    size = feature.image_size
+    last, first = (*size, 3), (3, *size)
+    if stored in ((*size, 4), (4, *size)):
+        raise SchemaError(
+            f"{where}: expected images of red, green and blue, {feature.shape}, got a fourth channel, {stored}: blend "
+            "alpha with a background, or store depth as an array of its own, and write three channels"
+        )
+    if stored != feature.shape and stored in (last, first):
+        axes = (-1, 1) if feature.channels_first else (1, -1)
+        raise SchemaError(
+            f"{where}: expected images with the channels {'first' if feature.channels_first else 'last'}, "
+            f"{feature.shape}, got {stored}: write the array as np.moveaxis(images, {axes[0]}, {axes[1]})"
+        )
 
 
 def _check_told(feature: Feature, episodes: Episodes) -> None:
@@ -147,7 +132,7 @@ def job(
         raise ConfigError(f"expected policy.spec.control_hz={task.control_hz} of {task.name}, got {spec.control_hz}")
     check_action_space(spec.action_space, task.schema)
     if config.path is not None:
-        episodes, routes = load_episodes(task, config), {}
+        episodes, routes = load_episodes(task, config), routes_at(locate(config.path))
     else:
         made = demonstrate(task, config.demonstrations, seed=experiment.seed, on_progress=on_progress)
         episodes, routes = made.episodes, made.routes
@@ -192,6 +177,20 @@ def job(
     return prepared, summary
 
 
+def begun(experiment: Experiment, start: Checkpoint) -> Experiment:
+    """Return `experiment` with the policy of `start`, and the kinds of normalisers that it brings.
+
+    A configuration states one kind for all observations: those of an imported policy may be of several, and are not
+    stated then.
+    """
+    schema = start.deployed.schema
+    affines = Normalizer.from_state(start.tensors["normalizer"], schema.normalised).affines
+    kinds = {affines[f.name].kind for f in schema.observations if f.is_state and f.kind != "angle"}
+    observations = kinds.pop() if len(kinds) == 1 else experiment.data.observations
+    data = replace(experiment.data, observations=observations, actions=affines[schema.action.name].kind)
+    return replace(experiment, policy=start.deployed.policy, data=data)
+
+
 def _augmented(training: Episodes, config: DataConfig) -> Episodes:
     """Return the training episodes moved to their goal, then with their reflections, where that is asked for."""
     if config.retarget is not None:
@@ -210,6 +209,7 @@ def _kinds(schema: Schema, config: DataConfig) -> dict[str, NormalizerKind]:
 def _same_features(schema: Schema, task: Task) -> Schema:
     """Return `schema`, whose features the task must have: states may be encoded otherwise, and some left out."""
     known = task.schema.features
+    check_sentences(vocabulary(schema), vocabulary(task.schema), where="--init")
     for name, feature in schema.features.items():
         other = known.get(name)
         if other is None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import DataError, did_you_mean
 from ..episodes import Array, Episodes, check_name, checked_ends
-from . import npy
+from . import npy, vocabulary
 from .description import Description, Stored
 from .publish import publish
 from .source import Folder
@@ -26,7 +26,7 @@ def read(path: Path, keys: Collection[str] | None = None) -> Episodes:
     for key in wanted:
         if key not in names:
             raise DataError(f"{path}: expected an array {key!r}: {did_you_mean(key, names)}")
-    return Episodes({key: _mapped(folder, key) for key in wanted}, ends)
+    return Episodes({key: _mapped(folder, key) for key in wanted}, ends, sentences=vocabulary.read(folder))
 
 
 def write(path: Path, episodes: Episodes, *, overwrite: bool = False) -> None:
@@ -38,6 +38,8 @@ def write(path: Path, episodes: Episodes, *, overwrite: bool = False) -> None:
             np.save(temporary / f"{key}.npy", array, allow_pickle=False)
         index = {"version": _VERSION, "keys": list(episodes.arrays), "ends": episodes.ends.tolist()}
         (temporary / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+        for name, data in vocabulary.encoded(episodes).items():
+            (temporary / name).write_bytes(data)
 
     publish(path, save, overwrite=overwrite)
 

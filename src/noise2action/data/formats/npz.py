@@ -1,5 +1,6 @@
 """NumPy archives: one `.npy` a feature [T, ...] and `episode_ends` [N]."""
 
+import zipfile
 from collections.abc import Collection
 from pathlib import Path
 
@@ -7,10 +8,10 @@ import numpy as np
 
 from ...errors import DataError, did_you_mean
 from ..episodes import ACTION, Array, Episodes, checked_ends
-from . import npy
+from . import npy, vocabulary
 from .description import Description, Stored
 from .publish import publish
-from .source import Archive
+from .source import OLDEST, Archive
 
 _ENDS = "episode_ends"
 _ALIASES = {ACTION: "actions"}
@@ -33,7 +34,7 @@ def read(path: Path, keys: Collection[str] | None = None) -> Episodes:
             array = npy.decoded(archive.read(names[key]), where=f"{path}: {key!r}")
             if keys is not None or not _left_out(array.shape, ends):
                 arrays[key] = array
-    return Episodes(arrays, ends)
+        return Episodes(arrays, ends, sentences=vocabulary.read(archive))
 
 
 def write(path: Path, episodes: Episodes, *, overwrite: bool = False) -> None:
@@ -45,6 +46,9 @@ def write(path: Path, episodes: Episodes, *, overwrite: bool = False) -> None:
     def save(temporary: Path) -> None:
         with temporary.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
+        with zipfile.ZipFile(temporary, "a", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in vocabulary.encoded(episodes).items():
+                archive.writestr(zipfile.ZipInfo(name, OLDEST), data)
 
     publish(path, save, overwrite=overwrite)
 

@@ -13,6 +13,9 @@ from ...errors import DataError
 MAX_BYTES = 1 << 36
 """No file, member or array above 64 GiB is read into memory."""
 
+OLDEST = (1980, 1, 1, 0, 0, 0)
+"""Time of the members that are written: without the time of day equal episodes are equal files."""
+
 _DEFLATE_RATIO = 1040
 """Deflate cannot expand a byte to more than 1032 (RFC 1951: 258 bytes from 2 bits)."""
 

@@ -18,16 +18,16 @@ import numpy as np
 
 from ...errors import DataError, did_you_mean
 from ..episodes import Array, Episodes, checked_ends
+from . import vocabulary
 from .codecs import CODECS, claimed
 from .description import Description, Stored
 from .publish import publish
-from .source import MAX_BYTES, Source, opened
+from .source import MAX_BYTES, OLDEST, Source, opened
 
 _ENDS = "meta/episode_ends"
 _DTYPE = re.compile(r"[<>|]([iu][1248]|f[248]|b1)")
 _MAX_CHUNK = 1 << 31
 _WRITTEN_CHUNK = 1 << 20
-_OLDEST = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def read(path: Path, keys: Collection[str] | None = None) -> Episodes:
                 raise DataError(f"{path}: expected an array {key!r}: {did_you_mean(key, names)}")
         # All shapes before the first array: an inconsistent store is told at once.
         layouts = {key: _feature(source, key, ends) for key in wanted}
-        return Episodes({key: _array(source, f"data/{key}", layout) for key, layout in layouts.items()}, ends)
+        arrays = {key: _array(source, f"data/{key}", layout) for key, layout in layouts.items()}
+        return Episodes(arrays, ends, sentences=vocabulary.read(source))
 
 
 def write(path: Path, episodes: Episodes, *, overwrite: bool = False) -> None:
@@ -195,6 +196,7 @@ def _files(episodes: Episodes) -> Iterator[tuple[str, bytes]]:
     """Yield name and bytes of every file of the store, with one compressed array in memory at a time."""
     group = json.dumps({"zarr_format": 2}).encode()
     yield from ((name, group) for name in (".zgroup", "data/.zgroup", "meta/.zgroup"))
+    yield from vocabulary.encoded(episodes).items()
     arrays = [(f"data/{key}", array) for key, array in episodes.arrays.items()]
     for name, array in [*arrays, (_ENDS, episodes.ends)]:
         yield from ((f"{name}/{file}", data) for file, data in sorted(_encoded(array).items()))
@@ -230,5 +232,4 @@ def _save_folder(folder: Path, files: Iterator[tuple[str, bytes]]) -> None:
 def _save_zip(target: Path, files: Iterator[tuple[str, bytes]]) -> None:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for name, data in files:
-            # Without the time of day: equal episodes are equal files.
-            archive.writestr(zipfile.ZipInfo(name, _OLDEST), data)
+            archive.writestr(zipfile.ZipInfo(name, OLDEST), data)

@@ -1,0 +1,45 @@
+"""Layouts of training and of evaluation: drawn from the same box, never the same.
+
+Space is cut into cells of 1 cm. A layout whose cell indices add up to an even number is for training, else for
+evaluation: a checkerboard in every plane. So both cover the whole box evenly, and no evaluated layout was demonstrated.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import TaskError
+
+CELL = 0.01
+"""Side of a cell (m)."""
+TRIES = 1000
+
+Corner = Sequence[float] | NDArray[np.float64]
+"""Of the box that layouts are drawn from, [D] (m)."""
+Layouts = Literal["evaluation", "training"]
+
+
+def side(layout: ArrayLike) -> Layouts:
+    """Return what the layout [D] (m) is for."""
+    return "training" if int(np.floor(np.asarray(layout) / CELL).sum()) % 2 == 0 else "evaluation"
+
+
+def draw(
+    rng: np.random.Generator,
+    low: Corner,
+    high: Corner,
+    layouts: Layouts,
+    *,
+    legal: Callable[[NDArray[np.float64]], bool] = lambda layout: True,
+) -> NDArray[np.float64]:
+    """Return a layout [D] (m) for `layouts`, uniform among the `legal` ones of the box from `low` to `high`.
+
+    `TaskError` if none turns up in a thousand draws.
+    """
+    for _ in range(TRIES):
+        layout = rng.uniform(low, high)
+        if side(layout) == layouts and legal(layout):
+            return layout
+    raise TaskError(f"expected a legal layout between {low} and {high}, got none in {TRIES} draws: widen the range")

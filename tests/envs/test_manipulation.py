@@ -1,0 +1,260 @@
+"""The manipulation tasks against Metaworld's own, their layouts, their demonstrator and their routes."""
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("metaworld", reason="needs the extra `sim`")
+
+from noise2action.envs.episode import record, split_seed
+from noise2action.envs.grasp import Grasp
+from noise2action.envs.grasp_novel import HELD_OUT, SHAPES, TRAINED, GraspNovel, Part, filled
+from noise2action.envs.layouts import draw, side
+from noise2action.envs.manipulation import MANIPULATION, manipulation
+from noise2action.envs.post import HEIGHT, POST_Y, GraspBehindPost
+from noise2action.envs.sawyer import HAND_HIGH, HAND_LOW, Sawyer
+from noise2action.envs.sawyer_driver import SHARES, Driver
+from noise2action.envs.tasks import TASKS, find
+from noise2action.errors import TaskError
+from noise2action.schema import Feature
+
+METAWORLD = {
+    "grasp_seen": "pick-place-v3",
+    "push_block": "push-v3",
+    "insert_peg": "peg-insert-side-v3",
+    "open_drawer": "drawer-open-v3",
+    "assembly": "assembly-v3",
+}
+ARMS = pytest.mark.parametrize("name", MANIPULATION)
+
+
+@pytest.mark.parametrize(("name", "theirs"), METAWORLD.items())
+def test_agrees_with_metaworld(name: str, theirs: str) -> None:
+    """The library's own environment, driven by the same actions, sees the same poses and says success when we do.
+
+    It keeps where the hand starts in single precision in two scenes, hence 1e-7 m.
+    """
+    from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # noqa: PLC0415
+
+    library: Any = ALL_V3_ENVIRONMENTS[theirs]()
+    library._partially_observable = False
+    library.__dict__.pop("sawyer_observation_space", None)
+    library._set_task_called = True
+    ours = MANIPULATION[name]()
+    for seed in range(2):
+        ours.reset(seed=seed)
+        library._last_rand_vec = ours.layout.copy()
+        library.reset()
+        for _ in range(ours.max_steps):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                action = ours.guide()
+            numbers, _, _, _, said = library.step(action)
+            _, _, terminated, _, info = ours.step(action)
+            state = ours.state
+            mine = np.concatenate([state["hand"], state["gripper"], state["object"]])
+            assert np.abs(numbers[:7] - mine).max() < 2e-7
+            assert np.abs(numbers[-3:] - state["goal"]).max() < 2e-7
+            assert bool(said["success"]) == info["success"]
+            if terminated:
+                break
+        assert info["success"]
+
+
+def _played(env: Sawyer, seed: int, steps: int) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    return [env.reset(seed=seed)[0], *(env.step(rng.uniform(-1, 1, 4))[0] for _ in range(steps))]
+
+
+def _same(one: list[dict[str, np.ndarray]], other: list[dict[str, np.ndarray]]) -> bool:
+    return all(np.array_equal(a[key], b[key]) for a, b in zip(one, other, strict=True) for key in a)
+
+
+@ARMS
+def test_a_seed_fixes_the_episode(name: str) -> None:
+    env, other = MANIPULATION[name](), MANIPULATION[name]()
+    first = _played(env, 3, 20)
+    assert not _same(first, _played(other, 4, 20))
+    # Environments of a class share the compiled scene: taking turns must not show.
+    assert _same(first, _played(env, 3, 20))
+    rng = np.random.default_rng(3)
+    turns = [env.reset(seed=3)[0]]
+    other.reset(seed=4)
+    for _ in range(20):
+        turns.append(env.step(rng.uniform(-1, 1, 4))[0])
+        other.step(np.ones(4))
+    assert _same(first, turns)
+    assert all(env.observation_space.contains(seen) for seen in first)
+
+
+@ARMS
+def test_a_demonstration_succeeds_and_its_actions_succeed_again(name: str) -> None:
+    layout, rng = split_seed(0)
+    env = MANIPULATION[name](layouts="training")
+    driver = Driver(env, rng)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = record(env, layout, driver.act)
+    assert made.success
+    assert made.score == 1.0
+    assert made.route == driver.route
+    assert np.abs(made.actions).max() <= 1.0
+    again = iter(made.actions)
+    replayed = record(env, layout, lambda _: next(again))
+    assert replayed.success
+    assert all(np.array_equal(replayed.observations[key], value) for key, value in made.observations.items())
+
+
+@ARMS
+def test_training_and_evaluation_layouts_never_meet(name: str) -> None:
+    for layouts in ("training", "evaluation"):
+        env = MANIPULATION[name](layouts=layouts)
+        for seed in range(25):
+            env.reset(seed=seed)
+            assert side(env.layout) == layouts
+            assert (env.layout >= env.layout_low).all()
+            assert (env.layout <= env.layout_high).all()
+
+
+@given(st.integers(0, 2**32), st.sampled_from(["training", "evaluation"]))
+def test_a_drawn_layout_is_on_its_side_of_the_checkerboard(seed: int, layouts: Any) -> None:
+    layout = draw(np.random.default_rng(seed), (-0.1, 0.6), (0.1, 0.7), layouts)
+    assert int(np.floor(layout[0] / 0.01) + np.floor(layout[1] / 0.01)) % 2 == (layouts == "evaluation")
+
+
+def test_no_legal_layout_is_an_error() -> None:
+    with pytest.raises(TaskError, match="none in 1000 draws: widen the range"):
+        draw(np.random.default_rng(0), (0.0,), (1.0,), "training", legal=lambda _: False)
+
+
+def test_demonstrators_take_their_ways_as_often_as_they_should() -> None:
+    env = Grasp()
+    env.reset(seed=0)
+    taken = [Driver(env, np.random.default_rng(seed)).route for seed in range(2000)]
+    for route, share in SHARES.items():
+        assert abs(taken.count(route) / 2000 - share) < 4 * np.sqrt(share * (1 - share) / 2000)
+
+
+@pytest.mark.parametrize("name", ["grasp_seen", "insert_peg", "grasp_seen_post"])
+@pytest.mark.parametrize("route", SHARES)
+def test_the_environment_tells_the_way_that_was_taken(name: str, route: str) -> None:
+    env = MANIPULATION[name](layouts="training")
+    driver = Driver(env, np.random.default_rng(1))
+    driver.route = route
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert record(env, 5, driver.act).route == route
+
+
+def test_the_average_of_the_ways_past_a_post_touches_it() -> None:
+    env = GraspBehindPost()
+    for seed in range(5):
+        env.reset(seed=seed)
+        ways = [env.way(route) for route in ("left", "right")]
+        middle = np.mean(ways, axis=0)[1]
+        for _ in range(60):
+            _, _, terminated, _, info = env.step([*10 * (middle - env.hand), -1.0])
+            if terminated:
+                break
+        assert terminated
+        assert not info["success"]
+        assert env.hand[1] < POST_Y
+        assert env.hand[2] < HEIGHT
+
+
+def test_held_out_shapes_are_in_no_demonstration() -> None:
+    assert not set(TRAINED) & set(HELD_OUT)
+    assert not set(TRAINED.values()) & set(HELD_OUT.values())
+    for layouts, shapes in (("training", TRAINED), ("evaluation", HELD_OUT)):
+        env = GraspNovel(layouts=layouts)
+        assert {(env.reset(seed=seed), env.shape)[1] for seed in range(30)} == set(shapes)
+
+
+def test_the_filled_share_of_a_shape() -> None:
+    """Closed forms: a box, a cylinder, a cylinder on a thinner one, two crossed boxes."""
+    exact = {"box": 1.0, "cylinder": np.pi / 4, "mushroom": np.pi / 8 * (1 + 0.6**2), "cross": 2 * 0.45 - 0.45**2}
+    for name, share in exact.items():
+        assert abs(filled(name) - share) < 0.03, name
+    assert set(exact) < set(SHAPES)
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1), st.floats(-3, 3))
+def test_a_turned_part_contains_the_turned_points(x: float, y: float, turn: float) -> None:
+    plain, turned = Part(half=(0.7, 0.3, 1.0)), Part(half=(0.7, 0.3, 1.0), turn=turn)
+    c, s = np.cos(turn), np.sin(turn)
+    at, there, z = np.array([x, y]), np.array([c * x - s * y, s * x + c * y]), np.zeros(1)
+    # Rounding may move a point on the rim.
+    if abs(abs(at) - (0.7, 0.3)).min() > 1e-9:
+        assert plain.contains(at[:1], at[1:], z) == turned.contains(there[:1], there[1:], z)
+
+
+def test_a_shape_collides_as_it_is_drawn() -> None:
+    """It lies on the table: after a while its centre is still half its height above it, whatever size was drawn."""
+    for seed in range(12):
+        env = GraspNovel()
+        env.reset(seed=seed)
+        for _ in range(10):
+            env.step(np.zeros(4))
+        assert abs(env.state["object"][2] - env.layout[1]) < 2e-3
+
+
+def test_cameras_replace_what_only_a_simulator_knows() -> None:
+    task = find("grasp_novel@corner2+topview:32")
+    assert [f.name for f in task.schema.observations] == ["hand", "gripper", "goal", "corner2", "topview"]
+    assert task.schema.features["corner2"] == Feature("corner2", (32, 32, 3), kind="image", dtype="uint8")
+    assert task.name == "grasp_novel@corner2+topview:32"
+    assert find(task.name).schema == task.schema
+
+
+@pytest.mark.skipif(os.environ.get("MUJOCO_GL", "") == "disable", reason="nothing may be drawn")
+def test_a_seed_fixes_the_pictures() -> None:
+    task = find("push_block@corner2:32")
+    one, other = task.make(), task.make()
+    first = one.reset(seed=1)[0]["corner2"]
+    assert first.shape == (32, 32, 3)
+    assert first.std() > 10
+    other.reset(seed=2)
+    assert not np.array_equal(other.render(), one.render())
+    assert np.array_equal(one.reset(seed=1)[0]["corner2"], first)
+    moved = one.step(np.ones(4))[0]["corner2"]
+    assert not np.array_equal(moved, first)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("grasp_seen@corner9", "expected cameras of .*, got 'corner9'"),
+        ("grasp_seen@corner2:8", "expected a size of 16 to 1024 pixels"),
+        ("grasp_seen@corner2:big", "expected a size"),
+        ("grasp_seen@corner2+corner2", "each camera once"),
+        ("grasp_seen@", "expected a camera"),
+        ("two_routes@corner2", "expected a manipulation task before '@'"),
+        ("grasp_sen@corner2", "did you mean"),
+    ],
+)
+def test_a_wrong_view_is_named(name: str, said: str) -> None:
+    with pytest.raises(TaskError, match=said):
+        find(name)
+
+
+def test_the_table_holds_them_all() -> None:
+    assert set(MANIPULATION) < set(TASKS)
+    assert all(TASKS[name].schema == manipulation(name).schema for name in MANIPULATION)
+
+
+def test_a_wrong_action_is_refused_and_a_large_one_limited() -> None:
+    env = Grasp()
+    env.reset(seed=0)
+    with pytest.raises(TaskError, match="shape"):
+        env.step(np.zeros(3))
+    with pytest.raises(TaskError, match="finite"):
+        env.step(np.full(4, np.nan))
+    for _ in range(200):
+        env.step([100.0, 0.0, 0.0, 0.0])
+    assert (env.hand <= HAND_HIGH + 0.02).all()
+    assert (env.hand >= HAND_LOW - 0.02).all()
