@@ -16,7 +16,7 @@ FLOORS = (
     {"diffusion", "nets", "encoders", "data", "envs", "robots"},
     {"policies", "control", "generative"},
     {"train", "evaluate", "compile", "serve", "finetune"},
-    {"recipes", "cli", "commands", "studies", "playground"},
+    {"recipes", "cli", "commands", "studies", "compare", "playground"},
 )
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts} | {"": 0, "__main__": 4}
 # The vocabulary and the front door are one package each: the command line lists the recipes.

@@ -31,11 +31,21 @@ VERBS = {
     "demo": Verb("demo", "Demo", "", "train diffusion and regression on two_routes, compare, write a report (minutes)"),
     "train": Verb("train", "Train", "RECIPE --out RUN", "train a policy on demonstrations", overrides=True),
     "eval": Verb("evaluate", "Eval", "RUN", "roll a policy out on fresh seeds; success with intervals"),
+    "compare": Verb(
+        "compare",
+        "CompareArgs",
+        "SUITE --out DIR",
+        "every method on the same demonstrations and episodes: table, figures",
+    ),
     "report": Verb("report", "ReportArgs", "RUN", "write one self-contained HTML page of a run"),
     "explain": Verb(
         "explain", "Explain", "RUN", "what a policy looks at, and what moves its actions: figures, numbers"
     ),
     "info": Verb("info", "Info", "RUN|DATA", "show what a run or a data set holds"),
+    "check env": Verb(
+        "check", "CheckEnv", "MODULE:CLASS|TASK", "whether an environment of your own keeps the contract"
+    ),
+    "check policy": Verb("check", "CheckPolicy", "RUN", "whether a policy keeps the contract"),
     "toy": Verb(
         "toy", "Toy", "NAME|FILE --out DIR", "learn points in the plane by diffusion; metrics, figures, animation"
     ),
@@ -55,7 +65,10 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit status: 0 done, 2 user error, 3 storage, 4 run in use, 130 interrupted."""
+    """Run the command line; return its exit status.
+
+    0 done, 1 `check` found something, 2 user error, 3 storage, 4 run in use, 130 interrupted.
+    """
     warnings.showwarning = _noted_once()
     try:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments))

@@ -169,9 +169,10 @@ def _decode_optional(declared: object, data: JSON, where: str, default: object) 
 
 
 def _decode_tuple(arguments: tuple[object, ...], data: JSON, where: str) -> tuple[object, ...]:
-    if not isinstance(data, list):
+    if not isinstance(data, list) and not where.startswith(FLAGS):
         raise ConfigError(f"{where}: expected a list, got {_name(data)}")
-    items = cast("list[JSON]", data)
+    # One word on the command line is a list of one.
+    items = cast("list[JSON]", data if isinstance(data, list) else [data])
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         return tuple(_decode(arguments[0], v, f"{where}[{i}]", None) for i, v in enumerate(items))
     if len(items) != len(arguments):

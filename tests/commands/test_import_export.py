@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from noise2action import recipes
 from noise2action.cli import main
 from noise2action.commands.runs import open_policy, write_config
 from noise2action.diffusion.grids import LogSNR
@@ -16,11 +17,12 @@ from noise2action.diffusion.samplers import NAMED, Adams
 from noise2action.envs.tasks import find
 from noise2action.errors import PathError, SchemaError
 from noise2action.evaluate.latency import measure_latency
-from noise2action.policies import DiffusionPolicy
+from noise2action.policies import DiffusionConfig, DiffusionPolicy, Sampling
 from noise2action.policies.checkpoint import load, save
 from noise2action.policies.foreign.features import parse, placed
 from noise2action.policies.foreign.lerobot import read
 from noise2action.recipes.experiment import Experiment
+from noise2action.recipes.prepare import begun
 from noise2action.schema import Feature, Schema
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "policies" / "foreign"))
@@ -96,7 +98,12 @@ def test_without_a_task_it_keeps_the_foreign_names_and_says_that_it_has_none(the
     assert policy.spec.control_hz == 30
     assert checkpoint.state["origin"]["what"] == "LeRobot"
     assert main(["eval", str(tmp_path / "run")]) == 2
-    assert "expected a task, got 'lerobot'" in capsys.readouterr().err
+    assert "expected a policy with a task, got one imported without: import it again" in capsys.readouterr().err
+    assert main(["explain", str(tmp_path / "run"), "--data", str(tmp_path / "none.npz")]) == 2
+    said = capsys.readouterr().err
+    assert "import it again with --task" in said
+    assert "note:" not in said
+    assert not (tmp_path / "run" / "explain").exists()
 
 
 def test_export_and_import_through_the_shell_is_the_identity(run, tmp_path) -> None:
@@ -153,6 +160,16 @@ def test_training_starts_from_the_weights_and_the_normaliser(run, tmp_path) -> N
     moved = load(tmp_path / "moved")
     assert moved.deployed.policy.sampling.nfe == 2
     assert any(not x.equal(moved.tensors["model"][key]) for key, x in first.tensors["ema"].items())
+
+
+def test_what_begins_from_a_run_states_the_normaliser_that_it_brings(run) -> None:
+    start, recipe = load(run), recipes.find("two_routes")
+    unbounded = DiffusionConfig(sampling=Sampling(clip=None))
+    data = replace(recipe.data, observations="quantile", actions="gaussian")
+    for experiment in (recipe, replace(recipe, policy=unbounded, data=data)):
+        made = begun(experiment, start)
+        assert made.policy == start.deployed.policy
+        assert (made.data.observations, made.data.actions) == ("limits", "limits")
 
 
 def test_another_policy_or_other_features_are_named(run, theirs, tmp_path, capsys) -> None:

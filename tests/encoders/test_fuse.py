@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,9 +9,9 @@ from safetensors.torch import save_file
 
 from noise2action.config import decode, encode
 from noise2action.encoders.fuse import EncoderConfig
-from noise2action.encoders.image import CropRatio, CropSize
+from noise2action.encoders.image import CropEach, CropRatio, CropSize
 from noise2action.encoders.pretrained import torchvision_state
-from noise2action.encoders.resnet import ResNetConfig
+from noise2action.encoders.resnet import ResNetConfig, StandardResNetConfig
 from noise2action.encoders.state import StateEncoder
 from noise2action.encoders.text import SentenceModelConfig
 from noise2action.encoders.vit import ViTConfig
@@ -269,6 +270,15 @@ def test_forward_refuses_the_same_but_ranges_which_it_cannot_know():
         encoder(x, absent={"left": torch.ones(3, dtype=torch.bool)})
 
 
+def test_each_camera_may_be_cropped_by_itself_or_not_at_all():
+    sizes = {"left": (8, 10), "look": (6, 4)}
+    encoder, x = built((LEFT, SMALL, LOOK), crop=CropEach(sizes)), seen((LEFT, SMALL, LOOK))
+    cut = x | {"left": x["left"][:, :, 4:12, 1:11], "look": x["look"][:, :, 5:11, 4:8]}
+    smaller = [replace(f, shape=(*sizes[f.name], 3)) if f.name in sizes else f for f in (LEFT, SMALL, LOOK)]
+    # Built from one seed, both have the same weights.
+    assert torch.equal(built(tuple(smaller))(cut).vector, encoder(x).vector)
+
+
 @pytest.mark.parametrize(
     ("features", "options", "error", "message"),
     [
@@ -276,6 +286,8 @@ def test_forward_refuses_the_same_but_ranges_which_it_cannot_know():
         ((LEFT,), {"modality_dropout": 0.1, "droppable": ("lift",)}, ConfigError, "'lift'.*did you mean 'left'"),
         ((*STATE, Feature("state", (8, 8, 3), kind="image")), {}, SchemaError, "called 'state'"),
         ((LEFT,), {"crop": CropSize(20, 8)}, ConfigError, "camera 'left': expected a crop inside 16 x 12"),
+        ((LEFT,), {"crop": CropEach({"lift": (4, 4)})}, ConfigError, "image to crop, got 'lift'.*did you mean 'left'"),
+        ((LEFT,), {"crop": CropEach({"left": (20, 8)})}, ConfigError, "camera 'left': expected a crop inside 16 x 12"),
         ((LEFT, SMALL), {"vision": ViTConfig(patch=4), "cameras": "shared"}, ConfigError, "one size to share"),
     ],
 )
@@ -307,6 +319,7 @@ def test_impossible_options_are_refused(options):
         {},
         {"vision": ViTConfig(pool="mean"), "crop": CropSize(4, 5), "text": None},
         {"crop": CropRatio(0.9), "text": SentenceModelConfig(), "droppable": ("left",), "modality_dropout": 0.1},
+        {"crop": CropEach({"left": (4, 5)}), "vision": StandardResNetConfig(34, norm="batch", weights="file")},
         {"proprioception": (64, 64), "token_dim": 32, "mean": (0.4, 0.5, 0.6)},
     ],
 )

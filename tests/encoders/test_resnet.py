@@ -6,7 +6,15 @@ from torch import nn
 from torch.nn import functional
 
 from noise2action.encoders.pooling import AveragePoolConfig, SpatialSoftmaxConfig
-from noise2action.encoders.resnet import BasicBlock, ResNet, ResNetConfig, map_size, resnet18, resnet34
+from noise2action.encoders.resnet import (
+    BasicBlock,
+    ResNet,
+    ResNetConfig,
+    StandardResNetConfig,
+    map_size,
+    resnet18,
+    resnet34,
+)
 from noise2action.errors import ConfigError
 
 close = torch.testing.assert_close
@@ -87,10 +95,19 @@ def test_the_whole_is_the_published_layout_written_out(norm, size):
 
 def test_resnet18_has_the_published_number_of_weights_and_34_its_own():
     # He et al. 2016 with a classifier of 513 000 weights: 11 689 512 and 21 797 672.
-    for config, whole in ((resnet18(norm="batch"), 11_689_512), (resnet34(norm="batch"), 21_797_672)):
+    for depth, by_sizes, whole in ((18, resnet18, 11_689_512), (34, resnet34, 21_797_672)):
+        config = StandardResNetConfig(depth, norm="batch", weights="a file")
+        assert config.resnet == by_sizes(norm="batch", weights="a file")
         with torch.device("meta"):
             net = config.build(size=(96, 96))
         assert sum(p.numel() for p in net.backbone.parameters()) == whole - 513_000
+
+
+def test_standard_networks_refuse_what_their_sizes_refuse():
+    with pytest.raises(ConfigError, match="norm=batch and stem=standard with ImageNet weights, got group"):
+        StandardResNetConfig(weights="a file")
+    with pytest.raises(ConfigError, match=r"dim and group_channels in \[1, 65536\]"):
+        StandardResNetConfig(dim=0)
 
 
 def test_published_group_norm_has_groups_of_sixteen_channels():

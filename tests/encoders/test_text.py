@@ -9,7 +9,7 @@ import torch
 
 from noise2action.encoders.text import HashedNGramsConfig, SentenceModelConfig, TextPart, stable_hash
 from noise2action.errors import ConfigError, MissingExtraError, SchemaError, ShapeError
-from noise2action.schema import Feature
+from noise2action.schema import UNKNOWN, Feature
 
 close = torch.testing.assert_close
 SAID = Feature("said", (1,), kind="text", dtype="int64", sentences=("go left", "go right", "either way"))
@@ -130,7 +130,7 @@ def test_words_that_no_training_held_say_nothing():
     ("x", "error", "message"),
     [
         (torch.tensor([[[3]]]), SchemaError, r"positions of its 3 sentences, got 3\.\.3"),
-        (torch.tensor([[[-1]]]), SchemaError, r"got -1\.\.-1"),
+        (torch.tensor([[[-2]]]), SchemaError, r"got -2\.\.-2"),
         (torch.tensor([[0]]), ShapeError, "expected positions"),
         (torch.tensor([[[0], [0]]]), ShapeError, "expected positions"),
         (torch.zeros(1, 1, 8), ShapeError, r"embeddings \[B, 1, 16\], got torch.float32 \(1, 1, 8\)"),
@@ -140,6 +140,14 @@ def test_words_that_no_training_held_say_nothing():
 def test_other_inputs_are_refused(x, error, message):
     with pytest.raises(error, match=f"'said': .*{message}"):
         vector(part(steps=1), x)
+
+
+def test_an_unknown_sentence_is_one_without_words():
+    text = part(steps=1)
+    torch.nn.init.normal_(text.out.weight)
+    unknown = vector(text, torch.tensor([[[UNKNOWN]]]))
+    close(unknown, vector(text, text.config.embed(["?!"])[:, None]))
+    assert not torch.allclose(unknown, vector(text, torch.tensor([[[0]]])))
 
 
 @pytest.fixture

@@ -18,15 +18,16 @@ from noise2action.encoders.resnet import ResNetConfig
 from noise2action.encoders.text import HashedNGramsConfig
 from noise2action.encoders.vit import ViTConfig
 from noise2action.errors import ConfigError
+from noise2action.evaluate.attention import attended
 from noise2action.evaluate.explain import EVERYTHING, NOISE, OLDER, Subject, influences, moved
-from noise2action.evaluate.explain_figures import influence_bars, keypoint_maps, looks
+from noise2action.evaluate.explain_figures import attention_bars, influence_bars, keypoint_maps, looks
 from noise2action.evaluate.keypoints import keypoints, window
 from noise2action.evaluate.moments import Moments, of_demonstrations, of_rollouts
 from noise2action.evaluate.rollouts import rollout
 from noise2action.evaluate.saliency import covering, occlusion, saliency
 from noise2action.evaluate.statistics import Estimate
 from noise2action.evaluate.views import Looking, views
-from noise2action.nets import MLPConfig
+from noise2action.nets import DiTConfig, MLPConfig, TransformerConfig, UNet1dConfig
 from noise2action.nets.autoencoder import MLPAutoencoderConfig
 from noise2action.policies import (
     DiffusionConfig,
@@ -271,6 +272,64 @@ def test_keypoints_are_where_their_weights_are_and_matter_where_they_are_used():
     assert torch.equal(of.executed(some.history, range(6)), before)
 
 
+ASKING = [
+    TransformerConfig(width=8, layers=2, heads=2, time_dim=8),
+    DiTConfig(width=8, layers=2, heads=2, time_dim=8, conditioning="cross_attention"),
+    UNet1dConfig(widths=(8, 16), kernel=3, groups=4, time_dim=8, conditioning="cross_attention"),
+]
+PLACES = replace(ENCODER, token_dim=4, image_tokens="cells", modality_dropout=0.1, droppable=("look",))
+
+
+@pytest.mark.parametrize("vision", [replace(VISION, stem="standard"), ViTConfig(patch=2, width=8, depth=1, heads=2)])
+@pytest.mark.parametrize("net", ASKING, ids=lambda c: type(c).__name__)
+def test_attention_is_shared_among_places_and_modalities(net, vision):
+    of = subject(replace(CONFIGS[1], net=net, encoder=replace(PLACES, vision=vision)))
+    some = moments()
+    found = attended(of, some)
+    assert list(found.shares) == list(of.encoder.modalities)
+    whole = sum(found.shares.values())
+    if isinstance(net, TransformerConfig):  # diffusion time is a token there
+        assert bool((whole < 1).all())
+    else:
+        close(whole, torch.ones(6))
+    for name, places in found.places.items():
+        close(places.sum((1, 2, 3)), found.shares[name])
+    # One row alone sees the same, and what is absent is its null: one token.
+    close(attended(of, some.take([0])).places["camera"], found.places["camera"][:1], rtol=0, atol=0)
+    left = replace(some, history={n: x for n, x in some.history.items() if n != "look"})
+    look = attended(of, left).places["look"].flatten(1)
+    assert float(look[:, 0].min()) > 0
+    assert not bool(look[:, 1:].any())
+
+
+@pytest.mark.parametrize("net", ASKING[1:], ids=lambda c: type(c).__name__)
+def test_a_place_that_is_like_no_other_stands_where_it_is(net):
+    of = subject(replace(CONFIGS[1], net=net, encoder=replace(PLACES, vision=ViTConfig(patch=2, width=8, heads=2))))
+    for slot in of.encoder.slots:
+        slot.tokens.weight.zero_()
+        slot.places.zero_()
+        slot.places += slot.tokens.bias.zero_()
+        if slot.part.name == "camera":
+            slot.places[1 * 12 + 2 * 3 + 1] = 3.0  # second step, third of four rows, second of three columns
+    found = attended(of, moments(2)).places["camera"]
+    assert found.shape == (2, 2, 4, 3)
+    usual = found[:, :1, :1, :1]
+    other = (found - usual).abs() > 1e-6
+    assert other.nonzero().tolist() == [[n, 1, 2, 1] for n in range(2)]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIGS[0],
+        replace(CONFIGS[0], net=ASKING[0]),
+        replace(CONFIGS[0], net=replace(ASKING[0], conditioning="concat"), encoder=PLACES),
+    ],
+)
+def test_a_network_that_asks_no_tokens_attends_to_nothing(config):
+    assert attended(subject(config), moments(2)) is None
+
+
 def test_figures_and_numbers_of_every_image():
     of, some = subject(replace(CONFIGS[0], encoder=replace(ENCODER, vision=SOFT))), moments()
     begun = []
@@ -286,7 +345,13 @@ def test_figures_and_numbers_of_every_image():
     figure.draw_without_rendering()
     assert [a.get_title() for a in figure.axes[:2]] == ["0.0 s", "0.3 s"]
     keypoint_maps(camera, camera.keypoints, unit="m", control_hz=10.0).draw_without_rendering()
+    assert camera.attention is None
+    asking = subject(replace(CONFIGS[0], net=ASKING[0], encoder=PLACES))
+    figure = looks(views(asking, some, [0, 3], Looking(probes=6))[0], unit="m", control_hz=10.0)
+    figure.draw_without_rendering()
+    assert "cross-\nattention" in [a.get_ylabel() for a in figure.axes]
     bars = {"a": Estimate(1.0, 0.5, 1.5, 3), EVERYTHING: Estimate(2.0, -np.inf, np.inf, 1)}
+    attention_bars(bars).draw_without_rendering()
     figure = influence_bars(bars, unit="m", whole=EVERYTHING, noise=NOISE)
     figure.draw_without_rendering()
     assert [t.get_text() for t in figure.axes[0].texts] == ["50 %", "100 %"]

@@ -1,5 +1,6 @@
 """Something said, something hidden: what reaches the environment, the policy and the tables."""
 
+import html
 import io
 import json
 from dataclasses import dataclass, field, replace
@@ -17,10 +18,10 @@ from noise2action.envs.tasks import find
 from noise2action.envs.two_routes_text import INSTRUCTION, ROUTES
 from noise2action.errors import ConfigError, DataError
 from noise2action.evaluate.report import Report, render
-from noise2action.evaluate.result import About, Evaluation
+from noise2action.evaluate.result import About, Evaluation, compare
 from noise2action.evaluate.rollouts import rollout
 from noise2action.evaluate.setting import AS_DRAWN, Setting, setting_for
-from noise2action.evaluate.tables import told_table
+from noise2action.evaluate.tables import comparison_table, told_table
 from noise2action.nets import MLPConfig
 from noise2action.policies import DiffusionConfig, PolicySpec
 from noise2action.recipes import find as recipe
@@ -73,6 +74,7 @@ def test_known_sentences_are_said_by_position_and_others_by_embedding():
     for position, sentence in enumerate(ROUTES):
         setting = setting_for(made, say=sentence)
         assert (setting.options, setting.given["instruction"].tolist()) == ({"instruction": sentence}, [position])
+        assert setting_for(made, say=f" {sentence.upper()}!").given["instruction"].tolist() == [position]
     other = setting_for(made, say="turn left please")
     embedding = HashedNGramsConfig(width=32).embed(["turn left please"])[0]
     np.testing.assert_array_equal(other.given["instruction"], embedding)
@@ -149,6 +151,36 @@ def test_tables_and_report_show_each_instruction():
         assert sentence in page
 
 
+def told(sentence, **setting):
+    """Return the evaluation of episodes that are told `sentence`, as their seeds draw where None."""
+    spoken = AS_DRAWN if sentence is None else setting_for(policy(), say=sentence)
+    made = evaluation(rollout(TASK, Listening(), range(4), setting=spoken))
+    return replace(made, about=replace(made.about, told=sentence, **setting))
+
+
+def test_episodes_that_were_told_other_things_are_not_paired():
+    drawn, left, deaf = told(None), told("go left"), told(None, hidden=("instruction",))
+    with pytest.raises(DataError, match=r"told the same, .*\(ddim\).*\(ddim, told 'go left'\): .*same --say"):
+        compare(drawn, left)
+    page = html.unescape(render(Report("told", [drawn, left, deaf])))
+    assert "Not compared: diffusion, ddim, told 'go left'. These episodes were told something else" in page
+    # What is hidden leaves the episodes as they are: the pair says so.
+    assert "diffusion, ddim against diffusion, ddim, without instruction" in page
+    assert compare(drawn, deaf).success.difference.value == 0
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(comparison_table([compare(drawn, deaf)]))
+    assert "diffusion against diffusion, without instruction" in shown.getvalue()
+    assert "ddim, told 'go left', 8 network evaluations" in html.unescape(render(Report("told", [left])))
+
+
+def test_the_setting_is_read_back_and_need_not_be_there():
+    for whole in (told("go left", hidden=("position", "velocity")), told(None)):
+        assert Evaluation.from_json(whole.to_json()).about == whole.about
+    assert not {"told", "hidden"} & set(json.loads(told(None).to_json()))
+    with pytest.raises(DataError, match="hidden"):
+        Evaluation.from_json(told(None, hidden=("velocity",)).to_json().replace('"velocity"', "3"))
+
+
 def test_the_command_says_and_hides_and_names_what_it_cannot(tmp_path, capsys):
     experiment = recipe("two_routes_text")
     small = replace(
@@ -168,10 +200,10 @@ def test_the_command_says_and_hides_and_names_what_it_cannot(tmp_path, capsys):
     assert main(Eval(run, say="fly to the moon", **told)) == 0
     assert "fly to the moon" in capsys.readouterr().out
     assert main(Eval(run, hide=("instruction",), guidance=3.0, **told)) == 0
-    found = {json.loads(path.read_text())["sampler"] for path in (run / "evaluations").glob("*.json")}
-    assert found == {
-        "ddim, instruction w=1, told 'fly to the moon'",
-        "ddim, instruction w=3, without instruction",
+    read = [Evaluation.from_json(path.read_text()).about for path in (run / "evaluations").glob("*.json")]
+    assert {(about.way, about.told, about.hidden) for about in read} == {
+        ("ddim, instruction w=1, told 'fly to the moon'", "fly to the moon", ()),
+        ("ddim, instruction w=3, without instruction", None, ("instruction",)),
     }
     with pytest.raises(ConfigError, match="did you mean 'instruction'"):
         main(Eval(run, hide=("instructio",), **told))

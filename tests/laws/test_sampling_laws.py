@@ -23,7 +23,7 @@ from exact import (
 )
 from torch import Tensor
 
-from noise2action.diffusion.denoisers import Counted, pin
+from noise2action.diffusion.denoisers import Counted, clip, pin
 from noise2action.diffusion.grids import Grid, Karras, Leading, LogSNR, Trailing
 from noise2action.diffusion.paths import VE, Cosine, EDMPath, LinearVP, Path, Schedule, Straight, Table
 from noise2action.diffusion.samplers import (
@@ -36,6 +36,7 @@ from noise2action.diffusion.samplers import (
     Heun,
     Hybrid,
     Renoise,
+    Scheduler,
 )
 from noise2action.diffusion.sampling import CoarseGridWarning, Sampler, TableSampler, place, sample
 from noise2action.diffusion.tableau import Step
@@ -365,3 +366,27 @@ def test_a_grid_that_starts_with_signal_or_ends_in_noise_is_told() -> None:
         sample(data.denoise, Cosine(), like, sampler=DDIM(), grid=Leading(), nfe=4)
     with pytest.warns(CoarseGridWarning, match=r"last network call at -1.39 from Trailing on EDMPath.*use grid=karras"):
         sample(Gaussian(EDMPath()).denoise, EDMPath(), like, sampler=DDIM(), grid=Trailing(), nfe=20)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ddim_of_schedulers_is_the_step_with_the_unclipped_noise_to_the_precision_of_its_numbers(dtype):
+    path = Schedule(steps=50, name="cosine")
+    grid = Leading(50).times(path, 50)
+    alpha, sigma = (v.tolist() for v in path.scales(grid))
+    scales = dict(zip(grid.to(dtype).tolist(), zip(alpha, sigma, strict=True), strict=True))
+    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def noise(x_t: Tensor) -> Tensor:
+        return 0.5 * x_t + 0.5 * torch.tanh(3 * x_t.roll(1, dims=-1))
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        a, r = scales[float(t)]
+        return (x_t - r * noise(x_t)) / a
+
+    y = x
+    for n in range(50):
+        eps = noise(y)
+        y = alpha[n + 1] * ((y - sigma[n] * eps) / alpha[n]).clamp(-1, 1) + sigma[n + 1] * eps
+    start = (x * sigma[0] / math.hypot(alpha[0], sigma[0])).to(dtype)
+    found = Scheduler("ddim")(clip(denoise), path, grid, start)
+    close(found.double(), y, rtol=0, atol=4e-6 if dtype == torch.float32 else 1e-12)

@@ -38,7 +38,12 @@ def test_attention_is_its_formula_written_out(heads, allowed):
         heads=heads,
         allowed=None if allowed is None else allowed[:, None].double(),
     )
-    close(module(x, memory, None if allowed is None else allowed[:, None, None]), expected, rtol=0, atol=1e-12)
+    there = None if allowed is None else allowed[:, None, None]
+    close(module(x, memory, there), expected, rtol=0, atol=1e-12)
+    # Its weights are those with which it mixes the values.
+    weights, v = module.weights(x, memory, there).double(), module.key_value(memory)[..., 8:]
+    mixed = weights @ v.unflatten(2, (heads, -1)).transpose(1, 2)
+    close(module.out(mixed.transpose(1, 2).flatten(2)), expected, rtol=0, atol=1e-6)
 
 
 def test_queries_ask_and_the_memory_answers():

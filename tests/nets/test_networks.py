@@ -132,15 +132,43 @@ def test_bf16_weights_give_nearly_the_same(name):
     assert float((z.detach().double() - y).norm() / y.norm()) < 0.05
 
 
+@pytest.mark.parametrize(
+    "name", ["mlp-adaln", "fusion_mlp", "unet1d-cross_attention", "transformer-cross_attention", "dit-cross_attention"]
+)
+def test_a_chunk_of_any_length_from_1_to_64_works(name):
+    """One set of weights serves every length, but for MLPs, which are built for one."""
+    of_any_length = build(NETS[name]) if name in VARIABLE else None
+    for length in range(1, 65):
+        built = of_any_length or build(NETS[name], horizon=length)
+        x, _, condition = inputs(length, batch=1)
+        # Three of one sample: as it is, with something else in a token that is masked, with another last action.
+        mask = torch.tensor([[True, False, True, True]]).expand(3, -1)
+        tokens, x = condition.tokens.repeat(3, 1, 1), x.repeat(3, 1, 1)
+        tokens[1, 1] = float("nan")
+        x[2, -1] += 1
+        told = Condition(condition.vector.expand(3, -1), tokens, mask)
+        y, masked, other = built(x, torch.tensor(0.3), told).detach()
+        assert y.shape == (length, 2)
+        assert bool(y.isfinite().all())
+        close(masked, y, rtol=0, atol=1e-12)
+        assert float((other - y)[-1].abs().max()) > 1e-6
+
+
 @pytest.mark.parametrize("name", VARIABLE)
 def test_one_set_of_weights_serves_every_chunk_length(name):
     short, long = build(NETS[name], horizon=1), build(NETS[name], horizon=64)
-    for length in [*range(1, 65), 200]:
+    for length in (1, 2, 7, 16, 64, 200):
         x, t, condition = inputs(length, batch=2)
-        y = short(x, t, condition)
-        assert y.shape == x.shape
-        assert bool(y.isfinite().all())
-        assert torch.equal(y, long(x, t, condition))
+        assert torch.equal(short(x, t, condition), long(x, t, condition))
+
+
+@pytest.mark.parametrize("name", [name for name in NETS if name.startswith("unet")])
+def test_a_u_net_takes_an_odd_length_for_one_that_ends_in_zeros(name):
+    built = build(NETS[name])
+    for length in range(1, 64, 2):
+        x, t, condition = inputs(length, batch=2)
+        longer = torch.nn.functional.pad(x, (0, 0, 0, 1))
+        assert torch.equal(built(longer, t, condition)[:, :length], built(x, t, condition))
 
 
 @pytest.mark.parametrize("name", FIXED)

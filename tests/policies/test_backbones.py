@@ -5,6 +5,8 @@ from typing import get_args
 import pytest
 import torch
 
+from noise2action.encoders.fuse import EncoderConfig
+from noise2action.errors import ConfigError
 from noise2action.nets import (
     AnyNetConfig,
     DiTConfig,
@@ -77,3 +79,17 @@ def test_guidance_of_minus_one_ignores_the_observation(net):
     torch.testing.assert_close(plan, policy.plan(history(2, seed=1), generator=generators(2)), rtol=0, atol=1e-5)
     told = policy.resampled(Sampling())
     assert not torch.allclose(told.plan(history(2), generator=generators(2)), plan, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("net", NETS, ids=lambda net: f"{type(net).__name__}-{getattr(net, 'conditioning', 'concat')}")
+def test_a_width_of_tokens_is_for_networks_that_ask_them(net):
+    config = DiffusionConfig(spec=SPEC, net=net, encoder=EncoderConfig(token_dim=6))
+    told = getattr(net, "conditioning", "concat")
+    if told == "cross_attention" or (isinstance(net, TransformerConfig) and told == "concat"):
+        policy = build(config)
+        assert policy.backbone.attends
+        tokens = [p for n, p in policy.backbone.named_parameters() if n.endswith("observation.enter.weight")]
+        assert [p.shape[1] for p in tokens] == [6]
+    else:
+        with pytest.raises(ConfigError, match=r"attends to tokens with encoder.token_dim=6, got \w+, told by \w+"):
+            build(config)

@@ -100,7 +100,11 @@ CONFIGS = [
     DiffusionConfig(SPEC, NET, ENCODER),
     DiffusionConfig(SPEC, UNet1dConfig(widths=(8, 16), groups=4, time_dim=8), ABSENT, p_uncond=0.2, draws=2),
     DiffusionConfig(SPEC, TransformerConfig(width=16, layers=1, heads=2), replace(ABSENT, token_dim=8)),
-    DiffusionConfig(SPEC, DiTConfig(width=16, layers=1, heads=2), replace(ENCODER, token_dim=8, image_tokens="cells")),
+    DiffusionConfig(
+        SPEC,
+        DiTConfig(width=16, layers=1, heads=2, conditioning="cross_attention"),
+        replace(ENCODER, token_dim=8, image_tokens="cells"),
+    ),
     RegressionConfig(SPEC, FusionMLPConfig(), ENCODER),
     MixtureConfig(SPEC, NET, ENCODER, components=2),
     LatentDiffusionConfig(SPEC, NET, ABSENT),

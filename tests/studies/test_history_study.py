@@ -1,8 +1,12 @@
 """The study of history: every claim is recomputed from its table."""
 
 import numpy as np
+import torch
 from control_claims import at, clauses, findings, rows, told, verdict
 
+from noise2action.data.normalize import Normalizer
+from noise2action.envs.tasks import find
+from noise2action.recipes.prepare import demonstrate
 from noise2action.studies import history
 from noise2action.studies.policies import JERK, SUCCESS
 
@@ -24,3 +28,7 @@ def test_a_hidden_velocity_reads_zero_in_episodes_and_demonstrations():
     seen = setting.seen({"position": np.ones(2), "velocity": np.ones(2)})
     assert np.array_equal(seen["position"], np.ones(2))
     assert not seen["velocity"].any()
+    demonstrated = history._shown(demonstrate(find("two_routes"), 2, seed=0).episodes, setting)
+    fitted = Normalizer.fit(demonstrated.arrays, {"velocity": "limits"})
+    # What says nothing reaches the network as nothing.
+    assert not fitted.encode("velocity", torch.from_numpy(seen["velocity"])).any()

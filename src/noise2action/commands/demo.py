@@ -11,7 +11,7 @@ from ..envs.tasks import find
 from ..errors import ConfigError
 from ..evaluate.result import Evaluation, compare
 from ..evaluate.tables import comparison_table, table
-from ..policies import RegressionConfig
+from ..policies import DiffusionConfig, RegressionConfig
 from ..policies.checkpoint import load
 from ..recipes import two_routes
 from . import report
@@ -40,6 +40,7 @@ def main(args: Demo) -> int:
     if (out / "diffusion").exists() or (out / "regression").exists():
         raise ConfigError(f"--out: expected a folder without runs, got {out}: remove it, or choose another --out")
     recipe = replace(two_routes(), seed=args.seed)
+    assert isinstance(recipe.policy, DiffusionConfig), "the recipe's"
     regression = RegressionConfig(spec=recipe.policy.spec, net=recipe.policy.net)
     runs = {"diffusion": recipe, "regression": replace(recipe, policy=regression)}
     evaluations: list[Evaluation] = []

@@ -17,7 +17,7 @@ from ..config import kind
 from ..control.ensemble import TemporalEnsemble
 from ..control.executor import Executor
 from ..diffusion.samplers import Adaptive
-from ..envs.tasks import Task, find
+from ..envs.tasks import Task
 from ..errors import ConfigError, MissingExtraError
 from ..evaluate.latency import Latency, measure_latency
 from ..evaluate.result import About, Evaluation, compare
@@ -40,6 +40,7 @@ from .runs import (
     read_experiment,
     routes_of,
     run_folder,
+    task_of,
 )
 from .sampling import grid_named, name_of, resolve
 
@@ -149,7 +150,7 @@ def _plan(args: Eval, run: Path) -> Plan:
     if sampling is not None and isinstance(policy, SampledPolicy):
         policy.resampled(sampling)  # refuses what does not fit the policy's path
     setting = setting_for(policy, say=args.say, hide=args.hide)
-    task = find(checkpoint.deployed.task)
+    task = task_of(run, checkpoint)
     assert checkpoint.folder is not None
     return Plan(checkpoint.folder, task, config, sampling, args.stride, args.weights, setting)
 
@@ -242,18 +243,19 @@ WARMUP = 5
 
 def measured(policy: AnyPolicy, observation: Mapping[str, np.ndarray], *, calls: int = 100) -> tuple[Latency, int]:
     """Return the latency of a plan, and its network evaluations: counted, the mean of `calls` plans, a whole number."""
-    backbone = next(module for module in policy.modules() if isinstance(module, Backbone))
     nfe = 0
 
     def count(*_: object) -> None:
         nonlocal nfe
         nfe += 1
 
-    hook = backbone.register_forward_pre_hook(count)
+    # A policy without a network makes no call.
+    hooks = [m.register_forward_pre_hook(count) for m in policy.modules() if isinstance(m, Backbone)]
     try:
         latency = measure_latency(policy, observation, calls=calls, warmup=WARMUP)
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     return latency, round(nfe / (calls + WARMUP))
 
 
@@ -266,20 +268,16 @@ def _about(plan: Plan, policy: AnyPolicy, *, step: int, nfe: int) -> About:
         task=plan.task.name,
         policy=name,
         weights=plan.weights,
-        sampler=(name if sampling is None else sampler_name(sampling)) + ensemble + _told(plan.setting),
+        sampler=(name if sampling is None else sampler_name(sampling)) + ensemble,
         nfe=nfe,
         control_hz=plan.task.control_hz,
         stride=policy.spec.stride if decay is None else 1,
         step=step,
         action_unit=policy.schema.action.unit,
+        told=plan.setting.options.get("instruction"),
+        hidden=plan.setting.hidden,
         threads=1,
     )
-
-
-def _told(setting: Setting) -> str:
-    """Return what was said and hidden, to stand behind the sampler's name."""
-    said = [f", told {text!r}" for text in setting.options.values()]
-    return "".join([*said, *(f", without {name}" for name in setting.hidden)])
 
 
 def sampler_name(sampling: Sampling) -> str:
@@ -299,7 +297,7 @@ def sampler_name(sampling: Sampling) -> str:
 def _write(folder: Path, evaluation: Evaluation, results: tuple[EpisodeResult, ...], task: Task) -> None:
     """Write the evaluation, named after what was run, and the videos of its recorded episodes."""
     about = evaluation.about
-    run = f"step{about.step}-{about.weights}-{_file_name(about.sampler)}-{about.nfe}-stride{about.stride}"
+    run = f"step{about.step}-{about.weights}-{_file_name(about.way)}-{about.nfe}-stride{about.stride}"
     stem = f"{run}-seed{results[0].seed}-n{len(results)}"
     evaluation.write(folder / f"{stem}.json")
     for result in results:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import torch
 import tyro
+from jaxtyping import Float
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -16,10 +17,11 @@ from rich.table import Table
 from ..config import kind
 from ..data.split import split
 from ..diffusion.samplers import Adaptive
-from ..envs.tasks import find
+from ..envs.tasks import Task
 from ..errors import ConfigError
+from ..evaluate.attention import attended
 from ..evaluate.explain import EVERYTHING, NOISE, OLDER, Influence, Subject, influences
-from ..evaluate.explain_figures import influence_bars, keypoint_maps, looks
+from ..evaluate.explain_figures import attention_bars, influence_bars, keypoint_maps, looks
 from ..evaluate.figures import png
 from ..evaluate.moments import Moments, of_demonstrations, of_rollouts, spread
 from ..evaluate.saliency import Cover
@@ -31,7 +33,7 @@ from ..recipes.prepare import load_episodes
 from ..storage import atomic_write
 from ..train.folder import write_json
 from .checks import at_least
-from .runs import check_new, console, counter, note, one_thread, open_policy, read_experiment, run_folder, say
+from .runs import check_new, console, counter, note, one_thread, open_policy, read_experiment, run_folder, say, task_of
 from .sampling import resolve
 
 UNSEEN = 0.05
@@ -78,21 +80,26 @@ def main(args: Explain) -> int:
     out = args.out or run_folder(args.run) / "explain"
     _check(args, out)
     policy, checkpoint = open_policy(args.run, weights=args.weights)
+    task = task_of(args.run, checkpoint)
     policy = _resampled(policy, args)
     subject, looking = Subject(policy, args.seed), Looking(args.cover, args.patch, args.smooth, args.probes)
     _check_pictures(subject, looking)
     if not subject.cameras:
         note("note: this policy observes no images: no pictures are drawn, its influences are measured all the same")
-    moments = _moments(args, policy, checkpoint.deployed.task)
+    moments = _moments(args, policy, task)
     found, seen = _measured(args, subject, moments, looking)
-    estimates = {i.name: _estimate(i, moments, args.seed) for i in found if i.changed}
+    estimates = {i.name: _estimate(i.moved, moments, args.seed) for i in found if i.changed}
+    asked = attended(subject, moments)
+    shares = {} if asked is None else {n: _estimate(x, moments, args.seed) for n, x in asked.shares.items()}
     unit = policy.schema.action.unit
     findings = _findings(estimates, list(subject.cameras), unit)
-    for name, figure in _figures(seen, estimates, policy).items():
+    figures = _figures(seen, estimates, policy) | ({"attention": png(attention_bars(shares))} if shares else {})
+    for name, figure in figures.items():
         atomic_write(out / f"{name}.png", figure)
     body = {
         **_about(args, policy, checkpoint, moments),
         "influence": [_row(i, estimates) for i in found],
+        "cross_attention": {name: e.value for name, e in shares.items()} or None,
         "cameras": {view.camera: view.numbers() for view in seen},
         "findings": findings,
     }
@@ -136,18 +143,16 @@ def _resampled(policy: AnyPolicy, args: Explain) -> AnyPolicy:
     return policy.resampled(replace(own, sampler=sampler, nfe=own.nfe if args.nfe is None else args.nfe))
 
 
-def _moments(args: Explain, policy: AnyPolicy, task: str) -> Moments:
+def _moments(args: Explain, policy: AnyPolicy, task: Task) -> Moments:
     each = max(math.ceil(args.moments / args.episodes), args.frames)
     if args.data is None:
         seeds = range(args.seed, args.seed + args.episodes)
         with counter() as progress:
             bar = progress.add_task("rollouts", total=args.episodes)
-            return of_rollouts(
-                find(task), policy, seeds, each=each, on_progress=lambda n: progress.update(bar, completed=n)
-            )
+            return of_rollouts(task, policy, seeds, each=each, on_progress=lambda n: progress.update(bar, completed=n))
     experiment = read_experiment(run_folder(args.run))
     with console.status(f"reading {escape(str(args.data))}"):
-        episodes = load_episodes(find(task), replace(experiment.data, path=str(args.data)))
+        episodes = load_episodes(task, replace(experiment.data, path=str(args.data)))
     own = experiment.data.path
     if own is not None and Path(own).resolve() == args.data.resolve():
         episodes = split(episodes, held_out=experiment.data.held_out, seed=experiment.seed)[1]
@@ -204,10 +209,10 @@ def _about(args: Explain, policy: AnyPolicy, checkpoint: Checkpoint, moments: Mo
     }
 
 
-def _estimate(found: Influence, moments: Moments, seed: int) -> Estimate:
+def _estimate(values: Float[torch.Tensor, "N"], moments: Moments, seed: int) -> Estimate:
     """Return the mean over episodes, which do not depend on each other as moments of one do."""
     episodes = torch.tensor(moments.episodes)
-    means = [float(found.moved[episodes == k].mean()) for k in sorted(set(moments.episodes))]
+    means = [float(values[episodes == k].mean()) for k in sorted(set(moments.episodes))]
     return bootstrap_mean(means, seed, bounds=(0.0, math.inf))
 
 

@@ -67,6 +67,7 @@ def main(args: ImportLeRobot | ImportStanford) -> int:
         save(args.out, checkpoint)
         write_config(args.out, experiment)
     spec, sampling = foreign.config.spec, foreign.config.sampling
+    note(f"{foreign.what}, {', '.join(f'{name}: {value}' for name, value in foreign.about.items())}")
     for source in (*foreign.sources, foreign.action):
         note(f"{source.name} {source.shape}")
     note(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import tyro
 from numpy.typing import NDArray
 from rich.console import Console
@@ -17,8 +16,8 @@ from ..config import encode
 from ..data import doctor
 from ..data.formats import describe, locate, read
 from ..errors import CheckpointError, DataError
-from ..nets.counts import multiply_adds, parameters
-from ..policies import AnyPolicy
+from ..nets.counts import parameters
+from ..policies import AnyPolicy, NearestConfig, NearestPolicy
 from ..policies.backbone import Backbone
 from ..policies.checkpoint import MANIFEST, complete, verify
 from ..train.folder import read_metrics
@@ -55,7 +54,8 @@ def _run(path: Path, console: Console) -> None:
     table = Table(title=escape(str(path)), title_justify="left", show_header=False)
     table.add_row("task", deployed.task)
     table.add_row("policy", type(deployed.policy).__name__.removesuffix("Config").lower())
-    table.add_row("network", str(deployed.policy.net))
+    if not isinstance(deployed.policy, NearestConfig):
+        table.add_row("network", str(deployed.policy.net))
     table.add_row("parameters", f"{parameters(policy):,}")
     for name, size in sizes(policy):
         table.add_row(name, size)
@@ -78,21 +78,13 @@ def _run(path: Path, console: Console) -> None:
 
 def sizes(policy: AnyPolicy) -> list[tuple[str, str]]:
     """Return what encoding an observation and calling the network cost, at batch 1."""
+    if isinstance(policy, NearestPolicy):
+        return [("training windows", f"{len(policy.seen):,}, looked up")]
     backbone = next(module for module in policy.modules() if isinstance(module, Backbone))
-    steps = backbone.spec.obs_steps
-    history = {
-        f.name: torch.zeros(1, steps, *f.shape, dtype=torch.long if f.kind == "text" else torch.float32)
-        for f in backbone.schema.observations
-    }
-    condition = backbone.condition(history)
-    chunk = torch.zeros_like(backbone.chunk_like(condition))
-    calls = {
-        "encoder": (backbone.encoder, lambda: backbone.condition(history)),
-        "network call": (backbone.net, lambda: backbone(chunk, torch.ones(()), condition)),
-    }
+    modules = {"encoder": backbone.encoder, "network call": backbone.net}
     return [
-        (name, f"{parameters(module):,} parameters, {multiply_adds(call) / 1e6:,.3g} M multiply-adds at batch 1")
-        for name, (module, call) in calls.items()
+        (name, f"{parameters(module):,} parameters, {count / 1e6:,.3g} M multiply-adds at batch 1")
+        for (name, module), count in zip(modules.items(), backbone.multiply_adds(), strict=True)
     ]
 
 

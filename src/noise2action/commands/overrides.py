@@ -5,9 +5,11 @@ a union takes the name of the member, as in `--policy.net unet1d`.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, cast, get_args, get_origin
 
 from ..config import decode, field_types, members
 from ..errors import ConfigError
@@ -20,6 +22,7 @@ ALIASES = {"data": "data.path"}
 def parse(arguments: Sequence[str]) -> dict[str, Any]:
     """Return flags `--a.b value`, `--a.b=value` or `--a.b v1 v2` as nested JSON; values are JSON where they parse."""
     edits: dict[str, Any] = {}
+    seen = set[str]()
     position = 0
     while position < len(arguments):
         flag = arguments[position]
@@ -33,8 +36,13 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
             position += 1
         if not values:
             raise ConfigError(f"--{name}: expected a value, got none")
+        path = ALIASES.get(name, name).replace("-", "_")
+        # Of a list given twice the first half would be lost without a word.
+        if path in seen and path in (known for known, declared in _fields(Experiment) if _is_list(declared)):
+            raise ConfigError(f"--{name}: expected it once, with all its values behind it, got it again")
+        seen.add(path)
         found = list(values) if name in ALIASES else [_value(v) for v in values]
-        _put(edits, ALIASES.get(name, name).replace("-", "_").split("."), found[0] if len(found) == 1 else found)
+        _put(edits, path.split("."), found[0] if len(found) == 1 else found)
     return edits
 
 
@@ -79,14 +87,23 @@ def read_config(path: Path) -> dict[str, Any]:
     return found
 
 
-def choices(cls: type, prefix: str = "") -> dict[str, list[str]]:
+def choices(cls: type) -> dict[str, list[str]]:
     """Return the names that every union field below the dataclass `cls` accepts, by dotted path."""
-    found: dict[str, list[str]] = {}
+    return {path: list(union) for path, declared in _fields(cls) if (union := members(declared))}
+
+
+def _fields(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every field below the dataclass `cls` by its dotted path, with its declared type."""
     for name, declared in field_types(cls).items():
-        union = members(declared)
-        if union:
-            found[prefix + name] = list(union)
-        for member in union.values() or [declared]:
-            if hasattr(member, "__dataclass_fields__"):
-                found.update(choices(member, f"{prefix}{name}."))
-    return found
+        yield prefix + name, declared
+        for option in _options(declared):
+            if is_dataclass(option):
+                yield from _fields(cast("type", option), f"{prefix}{name}.")
+
+
+def _options(declared: object) -> tuple[object, ...]:
+    return get_args(declared) if get_origin(declared) in (Union, UnionType) else (declared,)
+
+
+def _is_list(declared: object) -> bool:
+    return any(get_origin(option) is tuple for option in _options(declared))

@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..config import decode, encode
-from ..errors import CheckpointError, ConfigError
+from ..data.episodes import check_sentences, vocabulary
+from ..envs.tasks import Task, find
+from ..errors import CheckpointError, ConfigError, TaskError
 from ..generative import store
 from ..policies import AnyPolicy, SampledPolicy, Sampling
 from ..policies.checkpoint import FORMAT, MANIFEST, Checkpoint, build, load
@@ -121,6 +123,25 @@ def open_policy(
     if stride is not None:
         policy.spec = replace(policy.spec, stride=stride)
     return policy, checkpoint
+
+
+def task_of(run: Path, checkpoint: Checkpoint) -> Task:
+    """Return the task that a policy acts in.
+
+    `TaskError` for one that was imported without, `DataError` where the task's sentences are not those of its training.
+    """
+    deployed = checkpoint.deployed
+    try:
+        task = find(deployed.task)
+    except TaskError as error:
+        if checkpoint.state.get("origin") is None:
+            raise
+        raise TaskError(
+            f"{run}: expected a policy with a task, got one imported without: import it again with --task, and "
+            "--feature for what it observes"
+        ) from error
+    check_sentences(vocabulary(deployed.schema), vocabulary(task.schema), where=f"{run}: {task.name}")
+    return task
 
 
 def load_policy(run: Path, weights: str, sampling: Sampling | None, stride: int | None) -> AnyPolicy:

@@ -1,18 +1,25 @@
 """`n2a train RECIPE`: demonstrations in, a trained policy out."""
 
 import json
-from dataclasses import dataclass, replace
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 
 from ..config import FLAGS, encode
+from ..data.normalize import Normalizer
+from ..encoders.fuse import ObservationEncoder
+from ..envs import tasks
 from ..errors import ConfigError
+from ..nets.counts import parameters
+from ..policies.backbone import Backbone
 from ..policies.checkpoint import Checkpoint, complete, load
 from ..recipes import find
 from ..recipes.experiment import Experiment
-from ..recipes.prepare import job
+from ..recipes.prepare import begun, job
 from ..train.folder import locked
 from ..train.loop import Status, check_resumable, fit
 from . import overrides
@@ -24,8 +31,9 @@ class Train:
     """Train a policy. Every field of the recipe can be overridden: --train.minutes 15, --policy regression, ..."""
 
     recipe: Annotated[str, tyro.conf.Positional]
-    """two_routes, two_routes_goal, two_routes_text, gentle_firm, pusht_state, pusht_state_unet,
-    pusht_state_transformer or pusht_image."""
+    """two_routes, two_routes_goal, two_routes_text, gentle_firm, maze, obstacles, pusht_state, pusht_state_unet,
+    pusht_state_transformer, pusht_image, grasp_seen, grasp_novel, push_block, insert_peg, open_drawer, assembly,
+    grasp_seen_post or push_block_post."""
     out: Path | None = None
     """Run folder to write."""
     config: Path | None = None
@@ -43,7 +51,7 @@ def main(args: Train, rest: list[str]) -> int:
     experiment = find(args.recipe)
     start = None if args.init is None else load(args.init)
     if start is not None:
-        experiment = replace(experiment, policy=start.deployed.policy)
+        experiment = begun(experiment, start)
     if args.config is not None:
         experiment = _applied(experiment, overrides.read_config(args.config), str(args.config))
     experiment = _applied(experiment, overrides.parse(rest), FLAGS)
@@ -60,9 +68,9 @@ def main(args: Train, rest: list[str]) -> int:
 
 def _check_start(experiment: Experiment, start: Checkpoint) -> None:
     """Raise `ConfigError` where the policy is another than the one to start from, but for how it samples."""
-    before = replace(experiment, policy=start.deployed.policy)
+    before = begun(experiment, start)
     if changed := _changed(before, experiment, may_change=("policy.sampling.", "policy.spec.stride")):
-        raise ConfigError(f"--init: expected the policy of the run that is started from, got another {changed}")
+        raise ConfigError(f"--init: expected the policy and normaliser of the run to start from, got another {changed}")
 
 
 def _applied(experiment: Experiment, edits: dict[str, Any], where: str) -> Experiment:
@@ -78,6 +86,8 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False, start: Che
 
     With a `start` features, normaliser and first weights are those of that checkpoint.
     """
+    if not complete(out):
+        _check_policy(experiment, start)
     with locked(out):
         check_resumable(out, resume=resume)
         if complete(out) and (changed := _changed(read_experiment(out), experiment)):
@@ -103,6 +113,28 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False, start: Che
     again = "" if finished else "; go on with the same command and --resume"
     note(f"{'trained' if finished else 'interrupted, saved'}: {out}{again}")
     return finished
+
+
+BYTES = 20
+"""Memory that training needs for a weight: it, its gradient, average and two moments, in float32."""
+
+
+def _check_policy(experiment: Experiment, start: Checkpoint | None) -> None:
+    """Raise an error unless the policy can be built and prepared; nothing is demonstrated, allocated or written."""
+    schema = tasks.find(experiment.task).schema if start is None else start.deployed.schema
+    with torch.device("meta"):
+        policy = experiment.policy.build(schema, Normalizer({}))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if BYTES * parameters(policy) > memory:
+        raise ConfigError(
+            f"expected a policy whose training fits in {memory / 1e9:.3g} GB, got {parameters(policy):,} parameters "
+            f"that need {BYTES * parameters(policy) / 1e9:,.3g} GB: choose smaller widths"
+        )
+    for module in policy.modules():
+        if isinstance(module, Backbone) and module.attends and module.encoder.token_dim is None:
+            note("warning: the network attends to one token, the whole observation: give --policy.encoder.token-dim 64")
+        if isinstance(module, ObservationEncoder) and start is None:
+            module.prepare()
 
 
 MAY_CHANGE = ("threads", "log_every", "validate_minutes", "save_minutes", "save_steps", "tensorboard")

@@ -393,8 +393,10 @@ class Scheduler(TableSampler):
 def _noise_unclipped(denoise: Clipped, path: Path, grid: Float[Tensor, "times"], dtype: torch.dtype) -> Denoiser:
     """Return the denoiser with which a DDIM step `b clip(x0_hat) + s eps_hat` has the form of a tableau's row.
 
-    With (a, r) at the step's begin and (b, s) at its end the row gives x0_hat the weight b - a s / r, while clipping
-    is to change the new state by b: it has to count more.
+    With (a, r) at the step's begin and (b, s) at its end the row gives x0_hat the weight g = b - a s / r, of which b is
+    the clipped one's and the rest the noise's: it is handed `(b clip(x0_hat) - (b - g) x0_hat) / g`. So written, the
+    unclipped estimate, which is large where there is hardly any signal, is multiplied by the small a alone, and the
+    step is as precise as that with the noise.
     """
     alpha, sigma = path.alpha(grid), path.sigma(grid)
     more = alpha[1:] / (alpha[1:] - alpha[:-1] * sigma[1:] / sigma[:-1])
@@ -402,7 +404,8 @@ def _noise_unclipped(denoise: Clipped, path: Path, grid: Float[Tensor, "times"],
 
     def reweighted(x_t: Tensor, t: Tensor) -> Tensor:
         x0_hat = denoise.denoise(x_t, t)
-        return torch.add(x0_hat, denoise.clamp(x0_hat) - x0_hat, alpha=at[float(t)])
+        weight = at[float(t)]
+        return torch.add(weight * denoise.clamp(x0_hat), x0_hat, alpha=1 - weight)
 
     return reweighted
 

@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..condition import Condition
-from ..errors import ConfigError, SchemaError, did_you_mean
+from ..errors import ConfigError, SchemaError, ShapeError, did_you_mean
 from ..schema import Feature
-from .goal import GoalStatePart
-from .image import AnyCrop, AnyVisionConfig, Camera, CameraPart, ImageTokens, Vision, check_colours
+from .goal import GoalStatePart, bounds
+from .image import AnyCrop, AnyVisionConfig, Camera, CameraPart, CropEach, ImageTokens, Vision, check_colours
 from .part import Observations, Part, Slot
 from .pretrained import load_torchvision
 from .resnet import ResNet, ResNetConfig
@@ -60,10 +60,15 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         """Reject sizes and shares out of range."""
         check_colours(self.mean, self.std)
-        if min(self.text_dim, *self.proprioception, 1 if self.token_dim is None else self.token_dim) < 1:
+        sizes = (self.text_dim, *self.proprioception, 1 if self.token_dim is None else self.token_dim)
+        if min(sizes) < 1 or max(sizes) > 65_536:
             raise ConfigError(
-                "expected text_dim, token_dim and widths of proprioception >= 1, got "
+                "expected text_dim, token_dim and widths of proprioception in [1, 65536], got "
                 f"{self.text_dim}, {self.token_dim} and {self.proprioception}"
+            )
+        if self.image_tokens == "cells" and self.token_dim is None:
+            raise ConfigError(
+                "expected token_dim with image_tokens=cells, got null: give the tokens a width, or use pooled"
             )
         if not (0 <= self.modality_dropout < 1 and 0 <= self.colour_jitter < 1):
             raise ConfigError(
@@ -96,6 +101,10 @@ class ObservationEncoder(nn.Module):
         for name in config.droppable:
             if name not in names:
                 raise ConfigError(f"expected a modality that may be dropped, got {name!r}: {did_you_mean(name, names)}")
+        images = [feature.name for feature in features if feature.kind == "image"]
+        for name in config.crop.sizes if isinstance(config.crop, CropEach) else ():
+            if name not in images:
+                raise ConfigError(f"expected an image to crop, got {name!r}: {did_you_mean(name, images)}")
         self.modalities = tuple(names)
         self.droppable = (config.droppable or self.modalities) if config.modality_dropout else ()
         self.slots = nn.ModuleList(
@@ -124,10 +133,9 @@ class ObservationEncoder(nn.Module):
 
         Once before training. A policy read from a checkpoint has them: then neither file nor model need exist.
         """
-        weights = self.config.vision.weights if isinstance(self.config.vision, ResNetConfig) else None
         for vision in self.visions:
-            if weights is not None and isinstance(vision, ResNet):
-                load_torchvision(vision, Path(weights))
+            if isinstance(vision, ResNet) and vision.config.weights is not None:
+                load_torchvision(vision, Path(vision.config.weights))
         for part in self._all():
             if isinstance(part, TextPart):
                 part.fill()
@@ -138,15 +146,38 @@ class ObservationEncoder(nn.Module):
             raise SchemaError(f"expected an encoder of texts to embed {list(sentences)}, got text=null: choose one")
         return self.config.text.embed(sentences)
 
+    def example(self) -> dict[str, Tensor]:
+        """Return a legal history, batch 1, in robot units: black images, empty embeddings, numbers nearest to 0."""
+        return {feature.name: self._example(feature) for feature in self.features}
+
+    def _example(self, feature: Feature) -> Tensor:
+        if feature.kind == "image":
+            return torch.zeros(1, self.obs_steps, *feature.shape, dtype=torch.uint8)
+        if feature.kind == "text":  # an embedding: there may be no sentences to choose from
+            assert self.config.text is not None, "an encoder without one refuses texts"
+            return torch.zeros(1, self.obs_steps, self.config.text.width)
+        least, most = bounds(feature)
+        return torch.zeros(1, self.obs_steps, *feature.shape).clamp(least, most)
+
     def check(self, history: Observations) -> None:
         """Raise `SchemaError` or `ShapeError` unless `history`, in robot units, is what was declared.
 
         Concerns cameras, texts, goals (their ranges too) and states; what may be absent may be missing.
         """
         self._check_there(history)
+        given = {f.name: history[f.name] for f in self.features if f.name in history}
+        for name, x in given.items():
+            if not isinstance(x, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise SchemaError(
+                    f"observation {name!r}: expected a tensor [B, {self.obs_steps}, ...], got {type(x).__name__}: "
+                    "use torch.as_tensor"
+                )
         for part in self._all():
             if _has(history, part):
                 part.check(history)
+        batches = {name: len(x) for name, x in given.items()}
+        if len(set(batches.values())) > 1:
+            raise ShapeError(f"expected observations of one batch size, got {batches}: one row a sample in each")
 
     def forward(
         self, observations: Observations, *, absent: Absent | None = None, generator: torch.Generator | None = None

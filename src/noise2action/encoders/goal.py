@@ -30,15 +30,19 @@ class GoalStatePart(Part):
         return Encoded(newest, newest)
 
 
+def bounds(feature: Feature) -> tuple[float, float]:
+    """Return the smallest and the largest legal value; infinite where none is declared."""
+    return -torch.inf if feature.low is None else feature.low, torch.inf if feature.high is None else feature.high
+
+
 def check_range(feature: Feature, x: Tensor) -> None:
     """Raise `SchemaError` unless all of `x`, in the feature's own unit, is finite and inside its declared range."""
     if not x.numel():
         return
-    low, high = float(x.min()), float(x.max())
-    least = -torch.inf if feature.low is None else feature.low
-    most = torch.inf if feature.high is None else feature.high
-    # Written so that NaN fails as well.
-    if not (least <= low and high <= most and max(abs(low), abs(high)) < torch.inf):
+    low, high = x.min(), x.max()
+    least, most = bounds(feature)
+    # Tensors compare in the precision of `x`: a bound of 0.7 is met by 0.7 in float32. Written so that NaN fails.
+    if not (low >= least and high <= most and x.isfinite().all()):
         raise SchemaError(
             f"goal {feature.name!r}: expected values in {least:g}..{most:g} {feature.unit}".rstrip()
             + f", got {low:g}..{high:g}"

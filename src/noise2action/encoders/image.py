@@ -12,10 +12,10 @@ from ..errors import ConfigError, SchemaError, ShapeError
 from ..schema import Feature
 from .part import Encoded, Observations, Part
 from .pooling import SpatialSoftmax
-from .resnet import ResNet, ResNetConfig
+from .resnet import ResNet, ResNetConfig, StandardResNetConfig, map_size
 from .vit import ViT, ViTConfig
 
-AnyVisionConfig = ResNetConfig | ViTConfig
+AnyVisionConfig = ResNetConfig | StandardResNetConfig | ViTConfig
 """Every vision network that can be chosen by name."""
 Vision = ResNet | ViT
 """What they build."""
@@ -66,8 +66,23 @@ class CropRatio:
         return max(1, round(self.ratio * size[0])), max(1, round(self.ratio * size[1]))
 
 
-AnyCrop = CropSize | CropRatio
+@dataclass(frozen=True)
+class CropEach:
+    """A crop of its own size for each camera, or goal image, by name; those that are not named are seen whole."""
+
+    sizes: dict[str, tuple[int, int]]
+    """By name: rows and columns that stay."""
+
+
+AnyCrop = CropSize | CropRatio | CropEach
 """Every crop that can be chosen by name."""
+
+
+def cropped(feature: Feature, crop: AnyCrop | None) -> tuple[int, int]:
+    """Return (height, width) of what is seen of an image; `ConfigError` where the crop is larger than it."""
+    if isinstance(crop, CropEach):
+        crop = CropSize(*crop.sizes[feature.name]) if feature.name in crop.sizes else None
+    return feature.image_size if crop is None else crop.of(feature.image_size)
 
 
 class Camera(nn.Module):
@@ -85,7 +100,7 @@ class Camera(nn.Module):
         super().__init__()
         self.feature, self.jitter = feature, jitter
         try:
-            self.size = feature.image_size if crop is None else crop.of(feature.image_size)
+            self.size = cropped(feature, crop)
         except ConfigError as error:
             raise ConfigError(f"camera {feature.name!r}: {error}") from error
         self.mean = nn.Buffer(torch.tensor(mean, dtype=torch.float32))
@@ -195,11 +210,21 @@ class CameraPart(Part):
 
     def __init__(self, camera: Camera, vision: Vision, *, position: int, obs_steps: int, tokens: ImageTokens) -> None:
         super().__init__(camera.feature.name, (camera.feature,), obs_steps=obs_steps)
-        self.camera, self.position, self.image_tokens = camera, position, tokens
+        self.camera, self.config, self.position, self.image_tokens = camera, vision.config, position, tokens
         self.once, self.dim = camera.feature.goal, vision.dim
         pooled = tokens == "pooled"
         self.cell_dim = vision.dim if pooled else vision.cell_dim
         self.cells = self.steps * (1 if pooled else vision.config.cells(camera.size))
+
+    @property
+    def map_size(self) -> tuple[int, int] | None:
+        """(height, width) of the map that the tokens of an image are the places of, row by row; None for one token."""
+        if self.image_tokens == "pooled":
+            return None
+        size = self.camera.size
+        if isinstance(self.config, ResNetConfig):
+            return map_size(self.config, size)
+        return size[0] // self.config.patch, size[1] // self.config.patch
 
     def check(self, observations: Observations) -> None:
         """Raise `ShapeError` or `SchemaError` unless the images have the declared size, layout and dtype."""

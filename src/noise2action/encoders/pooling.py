@@ -27,9 +27,9 @@ class SpatialSoftmaxConfig:
 
     def __post_init__(self) -> None:
         """Reject no keypoints and a temperature that is not above 0."""
-        if self.keypoints < 1 or not (math.isfinite(self.temperature) and self.temperature > 0):
+        if not (1 <= self.keypoints <= 65_536 and 0 < self.temperature < math.inf):
             raise ConfigError(
-                f"expected keypoints >= 1 and a temperature > 0, got {self.keypoints} and {self.temperature:g}"
+                f"expected keypoints in [1, 65536] and a temperature > 0, got {self.keypoints} and {self.temperature:g}"
             )
 
     def build(self, *, channels: int, size: tuple[int, int]) -> "SpatialSoftmax":

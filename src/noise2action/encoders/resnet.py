@@ -24,7 +24,7 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class ResNetConfig:
-    """Residual CNN. The default is small enough to train and run on a CPU; `resnet18` and `resnet34` are the known."""
+    """Residual CNN of any size. The default is small enough to train and run on a CPU."""
 
     KIND: ClassVar = "resnet"
 
@@ -56,8 +56,11 @@ class ResNetConfig:
             raise ConfigError(
                 f"expected as many blocks and strides as widths, got {self.blocks} and {self.strides} for {self.widths}"
             )
-        if min(*self.widths, *self.blocks, *self.strides, self.dim, self.group_channels) < 1:
-            raise ConfigError(f"expected widths, blocks, strides, dim and group_channels >= 1, got {self}")
+        sizes = (*self.widths, *self.strides, self.dim, self.group_channels)
+        if min(sizes) < 1 or max(sizes) > 65_536:
+            raise ConfigError(f"expected widths, strides, dim and group_channels in [1, 65536], got {self}")
+        if min(self.blocks) < 1 or max(self.blocks) > 1024:
+            raise ConfigError(f"expected blocks in [1, 1024], got {self.blocks}")
         if self.norm == "group" and any(w % self.group_channels for w in self.widths):
             raise ConfigError(f"expected widths that divide by group_channels={self.group_channels}, got {self.widths}")
         if self.weights is not None and (self.norm, self.stem) != ("batch", "standard"):
@@ -79,20 +82,60 @@ class ResNetConfig:
         """Do nothing: convolutions and pooling take images of any size."""
 
 
+@dataclass(frozen=True)
+class StandardResNetConfig:
+    """ResNet-18 or ResNet-34, by default with the spatial softmax of diffusion policy.
+
+    **Source:** He et al. 2016, table 1.
+    """
+
+    KIND: ClassVar = "standard_resnet"
+
+    depth: Literal[18, 34] = 18
+    """Layers with weights."""
+    norm: Literal["group", "batch"] = "group"
+    """Normalisation; weights trained on ImageNet want batch."""
+    pool: AnyPoolConfig = field(default_factory=SpatialSoftmaxConfig)
+    """How the last feature maps become a vector."""
+    dim: int = 64
+    """Width of the vector."""
+    weights: str | None = None
+    """Safetensors file of ImageNet weights in torchvision's key naming, read once before training; null for none."""
+
+    def __post_init__(self) -> None:
+        """Reject sizes that build no network, and weights that cannot fit it."""
+        _ = self.resnet
+
+    @property
+    def resnet(self) -> ResNetConfig:
+        """The same network by its sizes."""
+        return ResNetConfig(
+            widths=(64, 128, 256, 512),
+            blocks={18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}[self.depth],
+            strides=(1, 2, 2, 2),
+            stem="standard",
+            norm=self.norm,
+            pool=self.pool,
+            dim=self.dim,
+            weights=self.weights,
+        )
+
+    def build(self, *, size: tuple[int, int]) -> "ResNet":
+        """Return the network for images of (height, width) `size`, with fresh weights."""
+        return self.resnet.build(size=size)
+
+    def check_shared(self, size: tuple[int, int], other: tuple[int, int]) -> None:
+        """Do nothing: convolutions and pooling take images of any size."""
+
+
 def resnet18(*, norm: Literal["group", "batch"] = "group", weights: str | None = None) -> ResNetConfig:
-    """Return ResNet-18 with the spatial softmax of diffusion policy. **Source:** He et al. 2016, table 1."""
-    return _standard((2, 2, 2, 2), norm, weights)
+    """Return ResNet-18 by its sizes."""
+    return StandardResNetConfig(norm=norm, weights=weights).resnet
 
 
 def resnet34(*, norm: Literal["group", "batch"] = "group", weights: str | None = None) -> ResNetConfig:
-    """Return ResNet-34 with the spatial softmax of diffusion policy. **Source:** He et al. 2016, table 1."""
-    return _standard((3, 4, 6, 3), norm, weights)
-
-
-def _standard(blocks: tuple[int, ...], norm: Literal["group", "batch"], weights: str | None) -> ResNetConfig:
-    return ResNetConfig(
-        widths=(64, 128, 256, 512), blocks=blocks, strides=(1, 2, 2, 2), stem="standard", norm=norm, weights=weights
-    )
+    """Return ResNet-34 by its sizes."""
+    return StandardResNetConfig(34, norm=norm, weights=weights).resnet
 
 
 class BatchNorm2d(nn.BatchNorm2d):

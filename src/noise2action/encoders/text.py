@@ -2,22 +2,18 @@
 
 import hashlib
 import math
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from ..errors import ConfigError, MissingExtraError, SchemaError, ShapeError
-from ..schema import Feature
+from ..schema import UNKNOWN, Feature, words
 from .part import Encoded, Observations, Part
-
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -42,10 +38,10 @@ class HashedNGramsConfig:
     def __post_init__(self) -> None:
         """Reject sizes without n-grams."""
         low, high = self.letters
-        if min(self.width, self.words, low) < 1 or high < low:
+        if not (1 <= self.width <= 65_536 and 1 <= self.words <= 1024 and 1 <= low <= high <= 1024):
             raise ConfigError(
-                "expected width, words >= 1 and letters (low, high) with 1 <= low <= high, got "
-                f"{self.width}, {self.words} and {self.letters}"
+                "expected width in [1, 65536], words in [1, 1024] and letters (low, high) with "
+                f"1 <= low <= high <= 1024, got {self.width}, {self.words} and {self.letters}"
             )
         if not (math.isfinite(self.letters_weight) and self.letters_weight >= 0):
             raise ConfigError(f"expected letters_weight >= 0, got {self.letters_weight}")
@@ -61,11 +57,11 @@ class HashedNGramsConfig:
 
     def ngrams(self, sentence: str) -> Iterator[tuple[str, float]]:
         """Yield the n-grams of a sentence with their weights, however it is capitalised, spaced and punctuated."""
-        words = _WORD.findall(unicodedata.normalize("NFKC", sentence).casefold())
+        spoken = words(sentence)
         for count in range(1, self.words + 1):
-            for start in range(len(words) - count + 1):
-                yield " ".join(words[start : start + count]), 1.0
-        for word in words:
+            for start in range(len(spoken) - count + 1):
+                yield " ".join(spoken[start : start + count]), 1.0
+        for word in spoken:
             marked = f"<{word}>"
             low, high = self.letters
             parts = [marked[i : i + n] for n in range(low, high + 1) for i in range(len(marked) - n + 1)]
@@ -85,8 +81,8 @@ class SentenceModelConfig:
 
     def __post_init__(self) -> None:
         """Reject an empty name and width."""
-        if not self.model or self.width < 1:
-            raise ConfigError(f"expected a model and a width >= 1, got {self.model!r} and {self.width}")
+        if not self.model or not 1 <= self.width <= 65_536:
+            raise ConfigError(f"expected a model and a width in [1, 65536], got {self.model!r} and {self.width}")
 
     def embed(self, sentences: Sequence[str]) -> Float[Tensor, "K E"]:
         """Return one embedding a sentence, of length 1.
@@ -147,7 +143,7 @@ class TextPart(Part):
         self.table.copy_(self.config.embed(self.features[0].sentences))
 
     def check(self, observations: Observations) -> None:
-        """Raise an error unless given positions of sentences [B, O, 1], or embeddings of any [B, O, E]."""
+        """Raise an error unless given positions of sentences or `UNKNOWN` [B, O, 1], or embeddings of any [B, O, E]."""
         x, name, (known, width) = observations[self.name], self.name, self.table.shape
         size = width if x.is_floating_point() else 1
         if x.dtype == torch.bool or tuple(x.shape[1:]) != (self.obs_steps, size):
@@ -159,7 +155,7 @@ class TextPart(Part):
             raise SchemaError(f"text {name!r}: expected a finite embedding, got NaN or infinity")
         if x.is_floating_point() or not x.numel():
             return
-        if not (int(x.min()) >= 0 and int(x.max()) < known):
+        if not (int(x.min()) >= UNKNOWN and int(x.max()) < known):
             raise SchemaError(
                 f"text {name!r}: expected positions of its {known} sentences, got {int(x.min())}..{int(x.max())}: "
                 "give the embedding of any other sentence"
@@ -170,10 +166,13 @@ class TextPart(Part):
             )
 
     def forward(self, observations: Observations, visions: nn.ModuleList, generator: torch.Generator | None) -> Encoded:
-        """Return the newest sentence."""
+        """Return the newest sentence; an unknown one, like one without words, is the embedding 0."""
         self.check(observations)
         newest = observations[self.name][:, -1]
-        embedding = newest if newest.is_floating_point() else self.table[newest[:, 0].long()]
+        embedding = newest if newest.is_floating_point() else self._known(newest.long())
         scaled = math.sqrt(self.config.width) * embedding
         vector = self.out(scaled.to(self.out.weight.dtype)).unsqueeze(1)
         return Encoded(vector, vector)
+
+    def _known(self, position: Int64[Tensor, "B 1"]) -> Float[Tensor, "B E"]:
+        return torch.where(position == UNKNOWN, 0.0, self.table[position[:, 0].clamp(min=0)])

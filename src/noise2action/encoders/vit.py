@@ -30,10 +30,11 @@ class ViTConfig:
 
     def __post_init__(self) -> None:
         """Reject sizes that build no network."""
-        if min(self.patch, self.width, self.depth, self.heads, self.dim) < 1 or self.width % self.heads:
+        sizes = (self.patch, self.width, self.heads, self.dim)
+        if min(sizes) < 1 or max(sizes) > 65_536 or self.width % self.heads or not 1 <= self.depth <= 1024:
             raise ConfigError(
-                "expected patch, width, depth, heads, dim >= 1 and a width that divides by heads, got "
-                f"{self.patch}, {self.width}, {self.depth}, {self.heads}, {self.dim}"
+                "expected patch, width, heads and dim in [1, 65536], a width that divides by heads, and depth in "
+                f"[1, 1024], got {self.patch}, {self.width}, {self.heads}, {self.dim} and {self.depth}"
             )
 
     def build(self, *, size: tuple[int, int]) -> "ViT":

@@ -18,7 +18,7 @@ from ..encoders.fuse import ObservationEncoder
 from ..encoders.image import CameraPart
 from ..encoders.part import Slot
 from ..errors import ConfigError
-from ..policies import AnyPolicy, LatentDiffusionPolicy
+from ..policies import AnyPolicy, LatentDiffusionPolicy, backbone_of
 from ..policies.backbone import Backbone
 from ..seeds import generator
 from .moments import Moments
@@ -44,7 +44,7 @@ class Subject:
     @property
     def backbone(self) -> Backbone:
         """The policy's encoder and network."""
-        return (self.policy.codes if isinstance(self.policy, LatentDiffusionPolicy) else self.policy).backbone
+        return backbone_of(self.policy)
 
     @property
     def encoder(self) -> ObservationEncoder:

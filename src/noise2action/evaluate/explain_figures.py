@@ -42,7 +42,7 @@ class Heat:
 
 
 def looks(view: View, *, unit: str, control_hz: float) -> Figure:
-    """Return pictures in columns; in rows the keypoints, attention, gradient, and the effect of covering.
+    """Return pictures in columns; in rows keypoints and their attention, cross-attention, gradient, effect of covering.
 
     Every row of heat has one scale, up to what 0.5 % of its values exceed.
     """
@@ -51,6 +51,8 @@ def looks(view: View, *, unit: str, control_hz: float) -> Figure:
         Heat("gradient", view.gradient.square().sum(1).sqrt().numpy(), f"{unit} per brightness"),
         Heat(f"covered with\n{COVERS[view.cover]}", view.covered.numpy(), f"actions move ({unit})"),
     ]
+    if view.attention is not None:
+        heats.insert(0, Heat("cross-\nattention", view.attention.numpy(), "share of a cell"))
     if keys is not None:
         share = keys.influence / keys.influence.sum().clamp(min=1e-30)
         attention = (keys.weights * share[:, None, None]).sum(1).numpy()
@@ -87,6 +89,18 @@ def keypoint_maps(view: View, keys: Keypoints, *, unit: str, control_hz: float) 
 
 def influence_bars(parts: Mapping[str, Estimate], *, unit: str, whole: str, noise: str) -> Figure:
     """Return how far the actions move by part of the observation, with intervals; `whole` and `noise` are grey."""
+    shares = [f"{100 * e.value / parts[whole].value:.0f} %" if parts[whole].value else "" for e in parts.values()]
+    label = f"the executed actions move by ({unit or 'action units'}); in per cent of {whole}"
+    return _bars(parts, shares, label, grey=(whole, noise))
+
+
+def attention_bars(shares: Mapping[str, Estimate]) -> Figure:
+    """Return by part of the observation which share of the network's cross-attention it has, with intervals."""
+    texts = [f"{100 * e.value:.0f} %" for e in shares.values()]
+    return _bars(shares, texts, "share of the trajectory's cross-attention", grey=())
+
+
+def _bars(parts: Mapping[str, Estimate], texts: Sequence[str], label: str, *, grey: Sequence[str]) -> Figure:
     figure = Figure(figsize=(7.0, 0.9 + 0.36 * len(parts)), layout="constrained")
     axes = figure.add_subplot()
     style_axes(axes)
@@ -94,19 +108,18 @@ def influence_bars(parts: Mapping[str, Estimate], *, unit: str, whole: str, nois
     values = np.array([e.value for e in parts.values()])
     ends = np.array([[e.low, e.high] for e in parts.values()])
     ends = np.where(np.isfinite(ends).all(axis=1, keepdims=True), ends, values[:, None])
-    axes.barh(rows, values, height=0.55, color=[PALETTE[6] if n in (whole, noise) else PALETTE[0] for n in parts])
+    axes.barh(rows, values, height=0.55, color=[PALETTE[6] if n in grey else PALETTE[0] for n in parts])
     axes.errorbar(values, rows, xerr=np.abs(ends.T - values), fmt="none", ecolor=INK, capsize=4, linewidth=1.2)
-    for row, (value, high) in enumerate(zip(values, ends[:, 1], strict=True)):
-        share = f"{100 * value / parts[whole].value:.0f} %" if parts[whole].value else ""
+    for row, (text, high) in enumerate(zip(texts, ends[:, 1], strict=True)):
         axes.annotate(
-            share, (high, row), xytext=(8, 0), textcoords="offset points", va="center", color=INK, fontsize=FONT
+            text, (high, row), xytext=(8, 0), textcoords="offset points", va="center", color=INK, fontsize=FONT
         )
     axes.set_yticks(rows, list(parts))
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.12)
     axes.set_xlim(left=0)
-    axes.set_xlabel(f"the executed actions move by ({unit or 'action units'}); in per cent of {whole}")
+    axes.set_xlabel(label)
     return figure
 
 

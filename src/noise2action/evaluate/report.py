@@ -107,7 +107,7 @@ def _lead(evaluation: Evaluation) -> str:
         verdict = f"{'within' if fits else 'longer than'} one tick of {about.period_ms:g} ms"
         items.append(("One plan, p99", f"{p99:.1f} ms", verdict, "good" if fits else "bad"))
     text = (
-        f"{about.policy} in {about.task}: {n} episodes (seeds {seed_ranges(evaluation.seeds)}), {about.sampler}, "
+        f"{about.policy} in {about.task}: {n} episodes (seeds {seed_ranges(evaluation.seeds)}), {about.way}, "
         f"{network_evaluations(about.nfe)} a plan, {about.weights} weights, a new plan every {about.stride} actions at "
         f"{about.control_hz:g} Hz. {about.hardware}; {about.created[:16].replace('T', ' ')} UTC."
     )
@@ -117,7 +117,7 @@ def _lead(evaluation: Evaluation) -> str:
 def _success(evaluations: Sequence[Evaluation]) -> str:
     columns = ("Policy", "Task", "Sampler", "NFE", "Success", "Score", "n")
     rows = [
-        (label, e.about.task, e.about.sampler, str(e.about.nfe), percent(e.success), decimal(e.score), str(e.success.n))
+        (label, e.about.task, e.about.way, str(e.about.nfe), percent(e.success), decimal(e.score), str(e.success.n))
         for label, e in _labelled(evaluations).items()
     ]
     parts = [page.table(columns, rows, caption="95 % intervals in brackets", texts=3)]
@@ -130,14 +130,24 @@ def _success(evaluations: Sequence[Evaluation]) -> str:
         rows = [(f"{a} against {b}", *paired_cells(c)[2:]) for a, b, c in comparisons]
         parts.append(page.table(PAIRED[1:], rows, caption=caption))
         parts.extend(page.paragraph(_verdict(*comparison)) for comparison in comparisons)
+    apart = [name for name, e in _alike(evaluations).items() if e.sentences != evaluations[0].sentences]
+    if apart:
+        reason = "These episodes were told something else, which asks for another success."
+        parts.append(page.paragraph(f"Not compared: {'; '.join(apart)}. {reason}"))
     return "".join(parts)
 
 
 def _comparisons(evaluations: Sequence[Evaluation]) -> list[tuple[str, str, Comparison]]:
-    """Return the first evaluation against each other one of the same task and seeds, with their labels."""
-    (label, own), *others = _labelled(evaluations).items()
-    same = [(name, e) for name, e in others if (e.about.task, e.seeds) == (own.about.task, own.seeds)]
+    """Return the first evaluation against each other one of the same task, seeds and words, with their labels."""
+    label, own = next(iter(_labelled(evaluations).items()))
+    same = [(name, e) for name, e in _alike(evaluations).items() if e.sentences == own.sentences]
     return [(label, name, compare(own, e)) for name, e in same]
+
+
+def _alike(evaluations: Sequence[Evaluation]) -> dict[str, Evaluation]:
+    """Return the evaluations of the same task and seeds as the first, by their labels."""
+    (_, own), *others = _labelled(evaluations).items()
+    return {name: e for name, e in others if (e.about.task, e.seeds) == (own.about.task, own.seeds)}
 
 
 def _verdict(a: str, b: str, comparison: Comparison) -> str:
@@ -303,7 +313,7 @@ def _parts(evaluation: Evaluation) -> tuple[str, ...]:
     about = evaluation.about
     return (
         about.policy,
-        about.sampler,
+        about.way,
         f"{about.nfe} calls",
         f"{about.stride} executed",
         about.task,

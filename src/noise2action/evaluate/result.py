@@ -26,6 +26,8 @@ SMOOTHNESS = ("jerk", "boundary_jump", "within_jump")
 ENTRY = ("seed", "success", "score", "steps", "route", *SMOOTHNESS)
 TOLD = "instruction"
 """Further entry of episodes that were told something."""
+SETTING = ("told", "hidden")
+"""Further keys of evaluations that do not leave all to the seeds."""
 
 
 def now() -> str:
@@ -49,6 +51,10 @@ class About:
     stride: int
     """Actions executed before the next plan."""
     action_unit: str = ""
+    told: str | None = None
+    """What every episode was told, in place of what its seed draws."""
+    hidden: tuple[str, ...] = ()
+    """Features that the policy was not given."""
     sampler_seed: int = 0
     step: int = 0
     """Optimiser steps of the checkpoint."""
@@ -61,6 +67,12 @@ class About:
     def period_ms(self) -> float:
         """The control period: one action every so many milliseconds."""
         return 1e3 / self.control_hz
+
+    @property
+    def way(self) -> str:
+        """The sampler, and in words what was told and hidden: `ddim, told 'go left', without instruction`."""
+        told = [] if self.told is None else [f"told {self.told!r}"]
+        return ", ".join([self.sampler, *told, *(f"without {name}" for name in self.hidden)])
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,11 @@ class Evaluation:
         return {name: taken.count(name) / len(taken) for name in sorted(set(taken))} if taken else None
 
     @property
+    def sentences(self) -> list[str | None]:
+        """What each episode was told; None in a task without words."""
+        return [result.instruction for result in self.results]
+
+    @property
     def told(self) -> dict[str, "Evaluation"]:
         """The episodes of each instruction apart; empty for a task that tells nothing."""
         sentences = sorted({result.instruction for result in self.results if result.instruction is not None})
@@ -126,7 +143,7 @@ class Evaluation:
         latency = self.latency
         document = {
             "version": VERSION,
-            **asdict(self.about),
+            **{k: value for k, value in asdict(self.about).items() if k not in SETTING or value not in (None, ())},
             "success_rate": self.success.value,
             "success_ci95": [self.success.low, self.success.high],
             "score_mean": self.score.value,
@@ -189,11 +206,19 @@ class Comparison:
 
 
 def compare(a: Evaluation, b: Evaluation) -> Comparison:
-    """Return the paired comparison. Raises `DataError` unless both ran the same task with the same seeds."""
+    """Return the paired comparison; `DataError` unless both ran the same task, with the same seeds, told the same.
+
+    Something may be hidden from one of them: what it costs is such a comparison.
+    """
     if (a.about.task, a.seeds) != (b.about.task, b.seeds):
         raise DataError(
             f"expected the same task and seeds, got {a.about.task} ({len(a.seeds)} seeds) and {b.about.task} "
             f"({len(b.seeds)} seeds): evaluate both policies with the same seeds"
+        )
+    if a.sentences != b.sentences:
+        raise DataError(
+            f"expected episodes that are told the same, got other words in those of {a.about.policy} ({a.about.way}) "
+            f"than of {b.about.policy} ({b.about.way}): evaluate both with the same --say"
         )
     return Comparison(
         a=a.about,

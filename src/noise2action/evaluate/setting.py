@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, did_you_mean
-from ..policies import AnyPolicy, LatentDiffusionPolicy
+from ..policies import AnyPolicy, backbone_of
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ def setting_for(policy: AnyPolicy, *, say: str | None = None, hide: tuple[str, .
     Sentences that the policy was trained on are given by their position, others by their embedding. `ConfigError` for
     a policy that is told nothing in words, and for features that it cannot miss.
     """
-    encoder = (policy.codes if isinstance(policy, LatentDiffusionPolicy) else policy).backbone.encoder
+    if say is None and not hide:
+        return AS_DRAWN
+    encoder = backbone_of(policy).encoder
     for name in hide:
         if name not in encoder.droppable:
             raise ConfigError(
@@ -52,8 +54,9 @@ def setting_for(policy: AnyPolicy, *, say: str | None = None, hide: tuple[str, .
     if not texts:
         observed = [f.name for f in policy.schema.observations]
         raise ConfigError(f"expected a policy that is told something in words to say {say!r}, got one of {observed}")
+    positions = {f.name: f.position(say) for f in texts}
     given = {
-        f.name: np.array([f.sentences.index(say)]) if say in f.sentences else encoder.embed([say])[0].numpy()
-        for f in texts
+        name: encoder.embed([say])[0].numpy() if position is None else np.array([position])
+        for name, position in positions.items()
     }
     return Setting({"instruction": say}, given, hidden)

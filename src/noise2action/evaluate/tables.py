@@ -72,7 +72,7 @@ def cells(evaluation: Evaluation) -> tuple[str, ...]:
     return (
         about.task,
         about.policy,
-        about.sampler,
+        about.way,
         str(about.nfe),
         percent(evaluation.success),
         decimal(evaluation.score),
@@ -96,7 +96,10 @@ def paired_cells(comparison: Comparison) -> tuple[str, ...]:
     success = comparison.success
     return (
         comparison.a.task,
-        f"{comparison.a.policy} against {comparison.b.policy}",
+        " against ".join(
+            ", ".join([about.policy, *(f"without {name}" for name in about.hidden)])
+            for about in (comparison.a, comparison.b)
+        ),
         points(success.difference),
         f"{success.only_a} / {success.only_b}",
         p_value(success.p_value),

@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ..errors import ConfigError
+from .attention import attended
 from .explain import Subject
 from .keypoints import Keypoints, Window, keypoints, window
 from .moments import Moments
@@ -47,6 +48,8 @@ class View:
     """The part that the policy sees."""
     keypoints: Keypoints | None
     """At the same moments; None without a spatial softmax."""
+    attention: Float[Tensor, "F h w"] | None
+    """Share of the trajectory's attention at each place, over all observed steps; None without a token a place."""
     gradient: Float[Tensor, "F O H W"]
     """Of every observed step, action units per unit of brightness."""
     covered: Float[Tensor, "F H W"]
@@ -71,6 +74,7 @@ class View:
                         # A policy that does not look has no gradient to share.
                         "share_of_steps": (steps / whole if whole else steps).tolist(),
                     },
+                    "attention": None if self.attention is None else float(self.attention[k].sum()),
                     "covered": {"largest": float(self.covered[k].max()), "at": [place[1], place[0]]},
                     "keypoints": None if self.keypoints is None else self.keypoints.places[k].tolist(),
                 }
@@ -104,6 +108,7 @@ def views(
     """
     on_progress("keypoints")
     keys = keypoints(subject, moments)
+    asked = attended(subject, moments.take(rows))
     gradients: list[dict[str, Tensor]] = []
     for row in rows:
         on_progress("gradients")
@@ -126,6 +131,7 @@ def views(
                 _shown(pictures[list(rows)], channels_first=feature.channels_first),
                 window(part.camera),
                 keys[name].at(rows) if name in keys else None,
+                asked.places[name].sum(1) if asked is not None and name in asked.places else None,
                 torch.stack([gradient[name] for gradient in gradients]),
                 torch.stack(covered),
                 side,

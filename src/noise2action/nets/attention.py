@@ -29,13 +29,22 @@ class Attention(nn.Module):
 
     def forward(self, x: Tokens, memory: Float[Tensor, "B N W"], there: Tensor | None = None) -> Tokens:
         """Return what each token of `x` finds in `memory`, of which it sees where `there` [B | 1, 1, L | 1, N]."""
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, tokens, d]
-            for part in (self.query(x), *self.key_value(memory).chunk(2, dim=-1))
-        )
+        key, v = self.key_value(memory).chunk(2, dim=-1)
+        q, k, v = (self._heads(part) for part in (self.query(x), key, v))
         dropout = self.dropout if self.training else 0.0
         found = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=there, dropout_p=dropout)
         return self.out(found.transpose(1, 2).flatten(2))
+
+    def weights(
+        self, x: Tokens, memory: Float[Tensor, "B N W"], there: Tensor | None = None
+    ) -> Float[Tensor, "B heads L N"]:
+        """Return the softmax in it: how much each token of `x` takes of each of `memory`, >= 0, with the sum 1."""
+        q, k = self._heads(self.query(x)), self._heads(self.key_value(memory).chunk(2, dim=-1)[0])
+        logits = (q @ k.transpose(2, 3)).float() / q.shape[3] ** 0.5
+        return (logits if there is None else logits.masked_fill(~there, -torch.inf)).softmax(dim=3)
+
+    def _heads(self, x: Tokens) -> Float[Tensor, "B heads L d"]:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class Block(nn.Module):

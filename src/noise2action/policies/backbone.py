@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from ..condition import Condition
+from ..config import kind
 from ..data.normalize import Normalizer
 from ..encoders.fuse import EncoderConfig
+from ..errors import ConfigError
 from ..nets import AnyNetConfig
+from ..nets.attention import ObservationTokens
+from ..nets.counts import multiply_adds
 from ..schema import Schema
 from ..shapes import Chunk
 from .policy import PolicySpec
@@ -34,6 +39,17 @@ class Backbone(nn.Module):
             condition_dim=self.encoder.dim,
             token_dim=self.encoder.token_dim,
         )
+        if encoder.token_dim is not None and not self.attends:
+            raise ConfigError(
+                f"expected a network that attends to tokens with encoder.token_dim={encoder.token_dim}, got "
+                f"{kind(type(config))}, told by {getattr(config, 'conditioning', 'concat')}: leave token_dim null, or "
+                "use net=transformer, or conditioning=cross_attention of dit or unet1d"
+            )
+
+    @property
+    def attends(self) -> bool:
+        """Whether the network asks the observation's tokens."""
+        return any(isinstance(module, ObservationTokens) for module in self.net.modules())
 
     def forward(self, x: Chunk, t: Tensor, condition: Condition) -> Chunk:
         """Return the network's prediction, computed in the precision of its weights."""
@@ -55,6 +71,13 @@ class Backbone(nn.Module):
         """Return an empty chunk of the right shape, dtype and device."""
         vector = condition.vector
         return vector.new_empty(len(vector), self.spec.horizon, self.schema.action_dim)
+
+    def multiply_adds(self) -> tuple[int, int]:
+        """Return those of encoding an observation, and of one network call on it, both at batch 1."""
+        history = self.encoder.example()
+        condition = self.condition(history)
+        chunk, t = torch.zeros_like(self.chunk_like(condition)), torch.ones(())
+        return multiply_adds(lambda: self.condition(history)), multiply_adds(lambda: self(chunk, t, condition))
 
     def normalised_actions(self, actions: Tensor) -> Tensor:
         """Return actions in robot units as the network sees them."""

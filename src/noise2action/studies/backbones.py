@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-import torch
 from matplotlib.figure import Figure
 
 from ..evaluate.latency import Latency, measure_latency
 from ..evaluate.statistics import Estimate
 from ..machine import hardware
 from ..nets import AnyNetConfig, DiTConfig, FusionMLPConfig, TransformerConfig, UNet1dConfig
-from ..nets.counts import multiply_adds, parameters
+from ..nets.counts import parameters
 from ..policies import DiffusionConfig, DiffusionPolicy, RegressionConfig, RegressionPolicy
 from ..seeds import derive
 from .plots import forest, legend, panels, plain_ticks
@@ -103,7 +102,7 @@ def run(settings: Settings, progress: Progress) -> Findings:
             assert isinstance(policy, DiffusionPolicy | RegressionPolicy), "both kinds have one network"
             results = driven(policy, budget.episodes)
             built.arm.add(results, further={STRANGE: strangeness(found, windows=windows)})
-            built.size.append((parameters(policy), call_size(policy)))
+            built.size.append((parameters(policy), policy.backbone.multiply_adds()[1]))
             built.rate.append(steps * found.job.training.batch_size / found.seconds)
             built.latency.append(measure_latency(policy, beginning(results), calls=plans))
             progress(k * len(arms) + j + 1, budget.seeds * len(arms))
@@ -113,16 +112,6 @@ def run(settings: Settings, progress: Progress) -> Findings:
 def _times(net: str) -> int:
     """Return how many times the others' steps it is trained for."""
     return LONGER_BY if net == LONGER else 1
-
-
-@torch.no_grad()
-def call_size(policy: DiffusionPolicy | RegressionPolicy) -> int:
-    """Return the multiply-adds of one call of the network, batch 1, the encoder not counted."""
-    spec = policy.spec
-    history = {f.name: torch.zeros(1, spec.obs_steps, *f.shape) for f in policy.schema.observations}
-    condition = policy.backbone.condition(history)
-    chunk = torch.zeros_like(policy.backbone.chunk_like(condition))
-    return multiply_adds(lambda: policy.backbone(chunk, torch.ones(()), condition))
 
 
 def findings(arms: Arms) -> Findings:

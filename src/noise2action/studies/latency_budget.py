@@ -20,6 +20,7 @@ from ..evaluate.statistics import Estimate
 from ..machine import hardware
 from ..nets import UNet1dConfig
 from ..nets.points import PointMLPConfig
+from ..policies import DiffusionConfig
 from ..recipes import find
 from ..seeds import generator
 from .plots import forest, legend_beside, panels, plain_ticks
@@ -78,7 +79,11 @@ def networks() -> dict[str, tuple[nn.Module, Callable[[], object]]]:
     point = PointMLPConfig().build(shape=(2,)).eval()
     zero, label = torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)
     found: dict[str, tuple[nn.Module, Callable[[], object]]] = {"point MLP": (point, lambda: point(zero, t, label))}
-    policies = {f"policy MLP of {name}": find(name).policy.net for name in ("two_routes", "pusht_state")}
+    policies = {
+        f"policy MLP of {name}": policy.net
+        for name in ("two_routes", "pusht_state")
+        if isinstance(policy := find(name).policy, DiffusionConfig)
+    }
     for name, config in {**policies, "1-D U-Net": UNet1dConfig()}.items():
         net = config.build(**sizes).eval()
 

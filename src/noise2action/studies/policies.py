@@ -21,8 +21,9 @@ from ..evaluate.statistics import Estimate, wilson
 from ..nets import MLPConfig
 from ..policies import AnyPolicy, AnyPolicyConfig, PolicySpec
 from ..policies.checkpoint import build, load
+from ..recipes.demonstrations import Demonstrated, demonstrate
 from ..recipes.experiment import DataConfig, Experiment
-from ..recipes.prepare import Demonstrated, demonstrate, job
+from ..recipes.prepare import job
 from ..seeds import derive, generator
 from ..train.config import TrainConfig
 from ..train.loop import Job, fit

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +18,7 @@ from ..data.normalize import Normalizer
 from ..diffusion.objective import Losses
 from ..diffusion.times import buckets
 from ..errors import ConfigError, TrainingError
+from ..policies import NearestConfig
 from ..policies.checkpoint import Checkpoint, Deployed, complete, load, load_weights, save
 from ..seeds import derive, generator
 from .config import TrainConfig
@@ -109,6 +110,8 @@ def fit(job: Job, run: Path, *, resume: bool = False, on_status: Callable[[Statu
     if config.threads:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
+    if isinstance(job.deployed.policy, NearestConfig):
+        return _remember(job.deployed.policy, job, run)
     half = config.half_precision(torch.device("cpu"))
     state = _State(job, half=half)
     check_resumable(run, resume=resume)
@@ -121,6 +124,31 @@ def fit(job: Job, run: Path, *, resume: bool = False, on_status: Callable[[Statu
     write_env(run, threads=torch.get_num_threads(), precision="bf16" if half else "fp32")
     with Metrics(run, after_step=state.step, tensorboard=config.tensorboard) as metrics, _interrupts() as interrupted:
         return _loop(state, run, metrics, interrupted=interrupted, on_status=on_status)
+
+
+def _remember(config: NearestConfig, job: Job, run: Path) -> bool:
+    """Write the policy that keeps every training window, trained in no steps; return True: it is whole."""
+    if complete(run):
+        return True
+    began = time.monotonic()
+    windows = job.training.gather(torch.arange(len(job.training.windows)))
+    policy = config.build(job.deployed.schema, job.normalizer).remembering(windows)
+    elapsed = time.monotonic() - began
+    write_env(run, threads=torch.get_num_threads(), precision="fp32")
+    tensors = {
+        "model": policy.state_dict(),
+        "ema": policy.state_dict(),
+        "optim": {},
+        "rng-rank0": {"global": torch.get_rng_state(), "noise": generator(job.seed, "noise").get_state()},
+        "normalizer": job.normalizer.state(),
+    }
+    with Metrics(run, after_step=0, tensorboard=job.config.tensorboard) as metrics:
+        if job.held_out is not None:
+            found = validate(policy, job.held_out, job.normalizer).record()
+            metrics.add({"kind": "validation", "step": 0, "elapsed_s": elapsed, **found})
+    deployed = replace(job.deployed, policy=policy.config)
+    save(run, Checkpoint(0, deployed, tensors, {"elapsed_s": elapsed, "seed": job.seed}))
+    return True
 
 
 def check_resumable(run: Path, *, resume: bool) -> None:

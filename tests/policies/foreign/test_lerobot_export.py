@@ -1,6 +1,7 @@
 """Exporting: import after it is the identity, and what LeRobot cannot express is one error."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,11 +14,12 @@ from noise2action.data.actions import Delta
 from noise2action.data.normalize import Normalizer
 from noise2action.diffusion.grids import Leading
 from noise2action.diffusion.objective import Diffusion
-from noise2action.diffusion.paths import Schedule
+from noise2action.diffusion.paths import Schedule, Table
 from noise2action.diffusion.samplers import DDIM, Scheduler
 from noise2action.diffusion.targets import Epsilon, V
 from noise2action.encoders.fuse import EncoderConfig
 from noise2action.encoders.pooling import SpatialSoftmaxConfig
+from noise2action.encoders.vit import ViTConfig
 from noise2action.errors import ConfigError, DataError
 from noise2action.nets.mlp import MLPConfig
 from noise2action.nets.unet1d import UNet1dConfig
@@ -25,6 +27,7 @@ from noise2action.policies import DiffusionConfig, PolicySpec, Sampling
 from noise2action.policies.checkpoint import build
 from noise2action.policies.foreign.lerobot import BACKBONES
 from noise2action.policies.foreign.lerobot_export import write
+from noise2action.policies.foreign.noise import in_words
 from noise2action.schema import Feature, Schema
 
 close = torch.testing.assert_close
@@ -189,7 +192,27 @@ def test_what_lerobot_cannot_express_is_one_error(make, message, tmp_path) -> No
     with pytest.raises(ConfigError, match="to export to LeRobot") as caught:
         write(make(), tmp_path / "out")
     assert message in str(caught.value)
+    # In words: no class and no field that nobody typed.
+    assert not re.search(r"Config|[A-Z]\w+\(", str(caught.value))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (ViTConfig(), "vit"),
+        (Delta("agent_position"), "delta(reference=agent_position)"),
+        (EncoderConfig(proprioception=(8,), modality_dropout=0.1), "encoder(proprioception=(8), modality_dropout=0.1)"),
+        (Sampling(guidance=2.0, clip=None), "sampling(clip=none, guidance=2)"),
+        (Table(betas=tuple([0.1] * 100)), "table(betas=100 values)"),
+        ([(96, 96), (48, 48)], "(96, 96), (48, 48)"),
+        ((), "none"),
+        (None, "none"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::noise2action.diffusion.paths.TerminalSNRWarning")
+def test_values_are_told_by_name_with_what_is_not_usual(value, said) -> None:
+    assert in_words(value) == said
 
 
 def test_what_is_written_acts_as_the_layout_written_out(tmp_path) -> None:

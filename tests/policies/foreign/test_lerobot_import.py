@@ -1,5 +1,6 @@
 """An imported LeRobot policy acts as the policy of that layout, written out, does: for the same noise."""
 
+import json
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from lerobot_written import Policy, observed, options, seen, statistics
 
 from noise2action.data.normalize import Normalizer
+from noise2action.errors import CheckpointError
 from noise2action.nets.embed import ShiftedSinusoidal
 from noise2action.policies.checkpoint import build
 from noise2action.policies.foreign import lerobot
@@ -120,3 +122,21 @@ def test_the_network_counts_steps_from_zero_exactly() -> None:
     frequencies = torch.exp(torch.arange(8) * -(math.log(10000) / 7))
     angle = (k - 1)[:, None] * frequencies
     assert embedding((k.double() / steps).float()).equal(torch.cat([angle.sin(), angle.cos()], dim=1))
+
+
+def test_the_kind_of_a_map_is_read_where_its_numbers_lie(tmp_path) -> None:
+    body = options(num_train_timesteps=4)
+    for old in (False, True):
+        folder = Policy(body, statistics(body), old=old).save(tmp_path / f"old{old}")
+        kinds = [lerobot.read(folder).action.affine.kind]
+        config = json.loads((folder / "config.json").read_text())
+        config["normalization_mapping"]["ACTION"] = "MEAN_STD"
+        (folder / "config.json").write_text(json.dumps(config))
+        if old:
+            with pytest.raises(CheckpointError, match="expected the statistic 'mean'"):
+                lerobot.read(folder)
+            assert kinds == ["limits"]
+            continue
+        found = lerobot.read(folder)
+        assert [*kinds, found.action.affine.kind] == ["limits", "limits"]
+        assert found.about["normaliser"] == "norm_map of policy_preprocessor.json"

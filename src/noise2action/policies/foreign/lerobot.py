@@ -1,7 +1,8 @@
 """LeRobot's diffusion policy: `config.json`, `model.safetensors` and the statistics of its normaliser.
 
 The statistics lie in `policy_preprocessor.json` and `policy_postprocessor.json` with their safetensors, or, before
-those, in the weights as `normalize_inputs.buffer_observation_state.min` and the like.
+those, in the weights as `normalize_inputs.buffer_observation_state.min` and the like. The kind of each map lies beside
+them, as `norm_map` of the processor files; only without these files `normalization_mapping` of config.json holds.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,7 +51,8 @@ def read(folder: Path) -> Foreign:
     options.text("type", ["diffusion"])
     tensors = {key.replace("._orig_mod", ""): value for key, value in _load(folder / "model.safetensors").items()}
     observed, action = _features(options)
-    statistics = _statistics(folder, options, tensors)
+    processed = (folder / f"{PREPROCESSOR}.json").exists()
+    statistics = _statistics(folder, options, tensors, processed=processed)
     sources = tuple(Source(name, shape, statistics(name, kind, shape)) for name, (kind, shape) in observed.items())
     config = _config(options, cameras=[s.shape[1:] for s in sources if s.is_image])
     if left := [name for name, value in options.unread.items() if name not in WITHOUT_EFFECT and value]:
@@ -66,7 +68,10 @@ def read(folder: Path) -> Foreign:
         action=Source(ACTION, action, statistics(ACTION, "ACTION", action)),
         tensors=tensors,
         name_of=lambda key: name_of(key, shared=shared),
-        about={"folder": folder.name},
+        about={
+            "folder": folder.name,
+            "normaliser": f"norm_map of {PREPROCESSOR}.json" if processed else "normalization_mapping of config.json",
+        },
     )
 
 
@@ -184,10 +189,10 @@ Statistics = Callable[[str, str, tuple[int, ...]], Affine]
 """(name, type, shape) -> the map of a feature; a channel a column for images."""
 
 
-def _statistics(folder: Path, options: Options, tensors: dict[str, Tensor]) -> Statistics:
+def _statistics(folder: Path, options: Options, tensors: dict[str, Tensor], *, processed: bool) -> Statistics:
     """Return the normaliser; what it is made of is taken out of `tensors`."""
     mapping = options.inner("normalization_mapping")
-    if (folder / f"{PREPROCESSOR}.json").exists():
+    if processed:
         inputs, outputs = (
             _processor(folder, name, step)
             for name, step in ((PREPROCESSOR, "normalizer_processor"), (POSTPROCESSOR, "unnormalizer_processor"))

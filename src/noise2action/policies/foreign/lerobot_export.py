@@ -12,16 +12,15 @@ from ...data.actions import Absolute
 from ...data.formats.publish import publish
 from ...data.normalize import Affine
 from ...encoders.fuse import EncoderConfig
-from ...encoders.image import Camera
+from ...encoders.image import Camera, cropped
 from ...encoders.pooling import SpatialSoftmaxConfig
-from ...encoders.resnet import ResNetConfig
-from ...errors import ConfigError
+from ...encoders.resnet import ResNetConfig, StandardResNetConfig
 from ...nets.unet1d import UNet1dConfig
 from ...schema import Feature
 from ..diffusion import DiffusionPolicy
 from .layout import CONDITIONED
 from .lerobot import ACTION, BACKBONES, ENVIRONMENT, POSTPROCESSOR, PREPROCESSOR, STATE, name_of
-from .noise import noise_of
+from .noise import cannot, noise_of
 from .statistics import EPS, numbers_of
 
 IMAGES = "observation.image"
@@ -58,18 +57,18 @@ class _Exported:
         self.noise = noise_of(config.objective, config.sampling)
         _check_spec(policy, levels=len(self.net.widths))
         if self.net.time_scale != self.noise.steps:
-            raise _cannot("policy.net.time_scale", f"the steps of the path, {self.noise.steps}", self.net.time_scale)
+            raise cannot("policy.net.time_scale", f"the steps of the path, {self.noise.steps}", self.net.time_scale)
         observations = policy.schema.observations
         for feature in observations:
             if feature.goal or feature.kind not in ("vector", "image"):
-                raise _cannot(f"feature {feature.name!r}", "a vector or an image", _kind(feature))
+                raise cannot(f"feature {feature.name!r}", "a vector or an image", _kind(feature))
         self.cameras = {_camera_name(f): f for f in observations if f.kind == "image"}
         self.states = _states([f for f in observations if f.is_state], seeing=bool(self.cameras))
         if self.cameras:
             self.vision = _vision(self.encoder)
-            sizes = {f.image_size for f in self.cameras.values()}
+            sizes = {(f.image_size, cropped(f, self.encoder.crop)) for f in self.cameras.values()}
             if len(sizes) > 1:
-                raise _cannot("cameras", "images of one size", sorted(sizes))
+                raise cannot("cameras", "images of one size, cropped alike", sorted(sizes))
         _check_encoder(self.encoder)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -142,7 +141,7 @@ class _Exported:
         noise, net, spec = self.noise, self.net, self.spec
         crop = None
         if self.cameras and self.encoder.crop is not None:
-            crop = list(self.encoder.crop.of(next(iter(self.cameras.values())).image_size))
+            crop = list(cropped(next(iter(self.cameras.values())), self.encoder.crop))
         pool = self.vision.pool if self.cameras else SpatialSoftmaxConfig()
         assert isinstance(pool, SpatialSoftmaxConfig)
         return {
@@ -204,40 +203,42 @@ class _Exported:
 def _net(policy: DiffusionPolicy) -> UNet1dConfig:
     net = policy.config.net
     if not isinstance(net, UNet1dConfig):
-        raise _cannot("policy.net", "unet1d", net)
+        raise cannot("policy.net", "unet1d", net)
     if net.conditioning != "film" or net.time_embedding != "sinusoidal":
-        raise _cannot("policy.net", "film conditioning and sinusoids", f"{net.conditioning} and {net.time_embedding}")
+        raise cannot("policy.net", "film conditioning and sinusoids", f"{net.conditioning} and {net.time_embedding}")
     return net
 
 
 def _check_spec(policy: DiffusionPolicy, *, levels: int) -> None:
     spec = policy.spec
     if not isinstance(spec.action_space, Absolute):
-        raise _cannot("policy.spec.action_space", "absolute", spec.action_space)
+        raise cannot("policy.spec.action_space", "absolute", spec.action_space)
     if spec.first_action != 1 - spec.obs_steps:
-        raise _cannot("policy.spec.first_action", str(1 - spec.obs_steps), spec.first_action)
+        raise cannot("policy.spec.first_action", str(1 - spec.obs_steps), spec.first_action)
     if spec.horizon % 2**levels:
-        raise _cannot("policy.spec.horizon", f"a multiple of {2**levels} (two to the number of widths)", spec.horizon)
+        raise cannot("policy.spec.horizon", f"a multiple of {2**levels} (two to the number of widths)", spec.horizon)
 
 
 def _check_encoder(encoder: EncoderConfig) -> None:
     if encoder.proprioception:
-        raise _cannot("policy.encoder.proprioception", "none", encoder.proprioception)
+        raise cannot("policy.encoder.proprioception", "none", encoder.proprioception)
     if encoder.token_dim is not None:
-        raise _cannot("policy.encoder.token_dim", "none", encoder.token_dim)
+        raise cannot("policy.encoder.token_dim", "none", encoder.token_dim)
     if encoder.modality_dropout:
-        raise _cannot("policy.encoder.modality_dropout", "0", encoder.modality_dropout)
+        raise cannot("policy.encoder.modality_dropout", "0", encoder.modality_dropout)
 
 
 def _vision(encoder: EncoderConfig) -> ResNetConfig:
-    vision = encoder.vision
+    vision = encoder.vision.resnet if isinstance(encoder.vision, StandardResNetConfig) else encoder.vision
     if not isinstance(vision, ResNetConfig) or _backbone_name(vision) is None:
-        raise _cannot("policy.encoder.vision", "resnet18 or resnet34", vision)
+        raise cannot("policy.encoder.vision", "resnet18 or resnet34", vision)
     pool = vision.pool
     if not isinstance(pool, SpatialSoftmaxConfig) or pool.temperature != 1 or pool.learn != "nothing":
-        raise _cannot("policy.encoder.vision.pool", "a spatial softmax of temperature 1", pool)
+        raise cannot("policy.encoder.vision.pool", "a spatial softmax of temperature 1", pool)
     if vision.dim != 2 * pool.keypoints or vision.activation != "relu":
-        raise _cannot("policy.encoder.vision.dim", f"{2 * pool.keypoints}, and relu", vision)
+        raise cannot(
+            "policy.encoder.vision.dim", f"{2 * pool.keypoints}, and relu", f"{vision.dim}, and {vision.activation}"
+        )
     return vision
 
 
@@ -255,7 +256,7 @@ def _states(states: list[Feature], *, seeing: bool) -> dict[str, list[Feature]]:
         around = states[1:]
     robot = [f for f in states if f not in around]
     if not robot or not (seeing or around):
-        raise _cannot("observations", "a state, and a camera or a second state", [f.name for f in states])
+        raise cannot("observations", "a state, and a camera or a second state", [f.name for f in states])
     return {STATE: robot, ENVIRONMENT: around} if around else {STATE: robot}
 
 
@@ -287,10 +288,6 @@ def _counted_from_zero(weight: Tensor, *, shift: float) -> Tensor:
 
 def _kind(feature: Feature) -> str:
     return f"a goal {feature.kind}" if feature.goal else f"{'an' if feature.kind[0] in 'aeiou' else 'a'} {feature.kind}"
-
-
-def _cannot(name: str, wanted: str, got: object) -> ConfigError:
-    return ConfigError(f"{name}: expected {wanted} to export to LeRobot, got {got}")
 
 
 def _json(path: Path, body: object) -> None:

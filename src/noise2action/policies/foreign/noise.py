@@ -1,10 +1,12 @@
 """Noise schedules and samplers of diffusers, by their options, to our objective and sampling and back."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Literal, cast
 
 import torch
 
+from ...config import kind
 from ...diffusion.grids import Leading
 from ...diffusion.objective import Diffusion
 from ...diffusion.paths import AnyPath, Schedule, Table
@@ -62,18 +64,20 @@ def noise_of(objective: Diffusion, sampling: Sampling) -> Noise:
     """Return the options under which diffusers does the same; `ConfigError` that names what it cannot do."""
     path = objective.path
     if not isinstance(path, Table):
-        raise _cannot("policy.objective.path", "table or schedule", path)
+        raise cannot("policy.objective.path", "table or schedule", path)
     prediction = next((name for name, target in PREDICTIONS.items() if target == objective.target), None)
     if prediction is None:
-        raise _cannot("policy.objective.target", "epsilon or clean", objective.target)
+        raise cannot("policy.objective.target", "epsilon or clean", objective.target)
     if objective.span != (0.0, 1.0):
-        raise _cannot("policy.objective.span", "(0, 1)", objective.span)
+        raise cannot("policy.objective.span", "(0, 1)", objective.span)
     if not isinstance(sampling.sampler, Scheduler) or sampling.grid != Leading(path.steps):
-        raise _cannot(
-            "policy.sampling", f"diffusers' DDPM or DDIM on the grid leading(table={path.steps})", sampling.sampler
+        raise cannot(
+            "policy.sampling",
+            f"diffusers' DDPM or DDIM on the grid leading(table={path.steps})",
+            f"our {in_words(sampling.sampler)} on {in_words(sampling.grid)}: choose one with --sampler",
         )
     if sampling.guidance or sampling.guided:
-        raise _cannot("policy.sampling.guidance", "0", sampling.guidance or sampling.guided)
+        raise cannot("policy.sampling.guidance", "0", sampling.guidance or sampling.guided)
     first, last = path.betas[0], path.betas[-1]
     known = {
         COSINE: Schedule(steps=path.steps, name="cosine").betas,
@@ -84,7 +88,7 @@ def noise_of(objective: Diffusion, sampling: Sampling) -> Noise:
             start, end = (1e-4, 0.02) if schedule == COSINE else (first, last)
             name = sampling.sampler.name
             return Noise(name, path.steps, schedule, start, end, prediction, sampling.clip, sampling.nfe)
-    raise _cannot("policy.objective.path", f"the betas of {', '.join(known)}", path)
+    raise cannot("policy.objective.path", f"the betas of {', '.join(known)}", path)
 
 
 def _betas(schedule: str, start: float, end: float, steps: int) -> tuple[float, ...]:
@@ -98,5 +102,31 @@ def _betas(schedule: str, start: float, end: float, steps: int) -> tuple[float, 
     return (start, *betas[1:-1].tolist(), end)[:steps]
 
 
-def _cannot(name: str, wanted: str, got: object) -> ConfigError:
-    return ConfigError(f"{name}: expected {wanted} to export to LeRobot, got {got}")
+def cannot(name: str, wanted: str, got: object) -> ConfigError:
+    """Return the error for what LeRobot cannot express."""
+    return ConfigError(f"{name}: expected {wanted} to export to LeRobot, got {in_words(got)}")
+
+
+MOST_SAID = 5
+"""Values that are told one by one."""
+
+
+def in_words(value: object) -> str:
+    """Return a value as a user writes it: a part of a configuration by its name, with what is not usual of it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        held = [
+            (f.name, getattr(value, f.name), f.default_factory() if callable(f.default_factory) else f.default)
+            for f in fields(value)
+            if f.init
+        ]
+        said = ", ".join(f"{name}={in_words(got)}" for name, got, usual in held if got != usual)
+        return f"{kind(type(value))}({said})" if said else kind(type(value))
+    if value is None or value in ((), []):
+        return "none"
+    if isinstance(value, tuple | list):
+        items = cast("Sequence[object]", value)
+        if len(items) > MOST_SAID:
+            return f"{len(items)} values"
+        said = ", ".join(map(in_words, items))
+        return said if isinstance(value, list) else f"({said})"
+    return f"{value:g}" if isinstance(value, float) else str(value)

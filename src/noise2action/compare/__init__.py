@@ -1,0 +1,1 @@
+"""Comparison: every way of imitating on the same demonstrations, budget and episodes, told with what it is worth."""

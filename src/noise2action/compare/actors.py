@@ -1,0 +1,76 @@
+"""Who acts in the episodes: a method's policy, random actions, or the demonstrator; and what is kept of a failure."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from ..commands.runs import open_policy
+from ..data.formats import read
+from ..envs.tasks import Task, find
+from ..evaluate.rollouts import EpisodeResult
+from ..evaluate.smoothness import jumps, rms_jerk
+from ..policies import PolicySpec, SampledPolicy
+from ..policies.policy import Policy
+from ..recipes.demonstrations import DEMONSTRATION_SEEDS
+from ..seeds import derive
+from .methods import Method, RandomPolicy
+from .settings import Place, Settings
+
+FAILURES = 4
+"""Failed episodes that run together whose last frame is kept."""
+Picture = UInt8[np.ndarray, "h w 3"]
+
+
+def policy_of(settings: Settings, place: Place, method: Method, seed: int) -> Policy:
+    """Return the policy that a method runs."""
+    if method.training is None:
+        return _random(settings, place)
+    policy, checkpoint = open_policy(place.run(method.training, seed))
+    sampling = method.sampling(checkpoint.deployed.policy)
+    return policy.resampled(sampling) if sampling is not None and isinstance(policy, SampledPolicy) else policy
+
+
+def _random(settings: Settings, place: Place) -> RandomPolicy:
+    """Return uniform actions within the range that the task allows, or, where it states none, that was demonstrated."""
+    task = find(place.task)
+    feature = task.schema.action
+    if feature.low is None or feature.high is None:
+        shown = read(place.demonstrations if settings.data is None else settings.data, ["action"]).arrays["action"]
+        low, high = shown.min(axis=0), shown.max(axis=0)
+    else:
+        low, high = (np.broadcast_to(end, feature.shape) for end in (feature.low, feature.high))
+    spec = PolicySpec(obs_steps=1, horizon=1, stride=1, control_hz=task.control_hz)
+    low, high = (torch.tensor(np.array(end, dtype=np.float32)) for end in (low, high))
+    return RandomPolicy(task.schema, low, high, spec)
+
+
+def demonstration(task: Task, seed: int, episode: int) -> EpisodeResult:
+    """Return a fresh demonstration, whose layout no training demonstration has, as an episode."""
+    made = task.demonstrate(DEMONSTRATION_SEEDS + derive(seed, "fresh demonstration", episode) % DEMONSTRATION_SEEDS)
+    # Nobody can say where a demonstrator plans anew.
+    found = jumps(made.actions, np.zeros(len(made.actions), dtype=np.bool_))
+    jerk = rms_jerk(made.actions, task.control_hz)
+    return EpisodeResult(episode, made.success, made.score, len(made.actions), made.route, jerk, None, found.within)
+
+
+class LastFrame(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Keeps the last frame of a failed episode by its seed, for the first few of them."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], kept: dict[int, Any]) -> None:
+        super().__init__(env)
+        self._kept, self._seed = kept, 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Return what the environment returns."""
+        self._seed = seed or 0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:  # noqa: ANN401 - gymnasium's interface
+        """Return what the environment returns."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        if (terminated or truncated) and not info.get("success", True) and len(self._kept) < FAILURES:
+            self._kept[self._seed] = self.env.render()
+        return observation, reward, terminated, truncated, info

@@ -1,0 +1,208 @@
+"""Figures of a comparison: a panel a task, a row a method, in the order of the table."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ..evaluate.figures import FAINT, FONT, INK, PALETTE, ROUTES, Axes, Figure, number_ticks, style_axes
+from ..evaluate.statistics import Estimate
+from ..evaluate.tables import jerk_unit
+from .methods import CONTROL, GENERATIVE
+from .rows import Row, TaskRows
+
+ACROSS = 3
+"""Panels side by side."""
+ROW = 0.27
+"""Height of a row in inches."""
+KINDS: Mapping[str, str] = {
+    "not learned": PALETTE[6],
+    "cloning and look-up": PALETTE[5],
+    "the control": PALETTE[0],
+    "diffusion and flow": PALETTE[1],
+}
+"""Colours by kind of method."""
+
+
+def kind_of(row: Row) -> str:
+    """Return which of `KINDS` a row is."""
+    if not row.learned:
+        return "not learned"
+    if row.method.name == CONTROL:
+        return "the control"
+    return "diffusion and flow" if row.method.name in GENERATIVE else "cloning and look-up"
+
+
+def success(tasks: Sequence[TaskRows]) -> Figure:
+    """Return success by method with its Wilson interval."""
+
+    def draw(axes: Axes, rows: Sequence[Row]) -> None:
+        rates = [row.evaluation.success for row in rows]
+        axes.barh(
+            range(len(rows)), [100 * r.value for r in rates], height=0.62, color=[KINDS[kind_of(r)] for r in rows]
+        )
+        _whiskers(axes, rates, scale=100.0)
+        axes.set(xlim=(0, 102), xlabel="success (%)")
+
+    return _panels(tasks, draw, legend=True)
+
+
+def differences(tasks: Sequence[TaskRows]) -> Figure:
+    """Return success less that of the control on the same episodes, with Newcombe's interval."""
+
+    def draw(axes: Axes, rows: Sequence[Row]) -> None:
+        axes.axvline(0, color=INK, linewidth=0.8)
+        gaps = [row.paired.success.difference for row in rows if row.paired]
+        axes.scatter([100 * g.value for g in gaps], range(len(rows)), color=[KINDS[kind_of(r)] for r in rows], zorder=3)
+        _whiskers(axes, gaps, scale=100.0)
+        reach = max(10.0, *(100 * max(abs(g.low), abs(g.high)) for g in gaps)) * 1.05
+        axes.set(xlim=(-reach, reach), xlabel="success less the control (percentage points)")
+
+    return _panels(tasks, draw, keep=lambda row: row.paired is not None, legend=True)
+
+
+def jerk(tasks: Sequence[TaskRows]) -> Figure:
+    """Return the root mean square jerk by method, on a log scale."""
+
+    def draw(axes: Axes, rows: Sequence[Row]) -> None:
+        found = [row.evaluation.smoothness["jerk"] for row in rows]
+        axes.scatter([e.value for e in found], range(len(rows)), color=[KINDS[kind_of(r)] for r in rows], zorder=3)
+        _whiskers(axes, found)
+        axes.set(xscale="log", xlabel=f"jerk, RMS ({jerk_unit(_unit(rows))})")
+        number_ticks(axes)
+
+    return _panels(
+        tasks,
+        draw,
+        keep=lambda row: (e := row.evaluation.smoothness.get("jerk")) is not None and e.low > 0,
+        legend=True,
+    )
+
+
+def jumps(tasks: Sequence[TaskRows]) -> Figure:
+    """Return the mean jump where chunks join (filled) and within chunks (open)."""
+
+    def draw(axes: Axes, rows: Sequence[Row]) -> None:
+        for name, filled in (("within_jump", False), ("boundary_jump", True)):
+            known = [(k, e, KINDS[kind_of(r)]) for k, r in enumerate(rows) if (e := r.evaluation.smoothness.get(name))]
+            axes.scatter(
+                [e.value for _, e, _ in known],
+                [k for k, _, _ in known],
+                edgecolors=[colour for _, _, colour in known],
+                facecolors=[colour if filled else "none" for _, _, colour in known],
+                zorder=3,
+            )
+        axes.set(xlabel=f"jump of the action ({_unit(rows)})")
+        axes.set_xlim(left=0)
+
+    return _panels(tasks, draw, keep=lambda row: row.learned, legend=True)
+
+
+def routes(tasks: Sequence[TaskRows]) -> Figure:
+    """Return the share of the episodes by route, beneath that of the demonstrations."""
+    shown = [task for task in tasks if any(row.evaluation.routes for row in task.rows)]
+
+    def draw(axes: Axes, rows: Sequence[Row]) -> None:
+        names = sorted({name for row in rows for name in (row.evaluation.routes or {})})
+        further = [name for name in names if name not in ROUTES]
+        colours = {**ROUTES, **dict(zip(further, PALETTE[2:6] * len(further), strict=False))}
+        left = np.zeros(len(rows))
+        for name in names:
+            width = np.array([100 * (row.evaluation.routes or {}).get(name, 0.0) for row in rows])
+            axes.barh(range(len(rows)), width, left=left, height=0.62, color=colours[name], label=name)
+            left += width
+        axes.set(xlim=(0, 100), xlabel="share of the episodes (%)")
+        axes.legend(
+            frameon=False, labelcolor=INK, fontsize=FONT - 1, ncols=4, loc="lower left", bbox_to_anchor=(-0.02, 1.0)
+        )
+
+    return _panels(shown, draw, keep=lambda row: row.evaluation.routes is not None, pad=24.0)
+
+
+def latency(tasks: Sequence[TaskRows]) -> Figure:
+    """Return the time of one plan, p50 (dot) and p99 (end of the line), on a log scale."""
+
+    def draw(axes: Axes, rows: Sequence[Row]) -> None:
+        for k, row in enumerate(rows):
+            assert row.timing is not None, "only what was timed is drawn"
+            colour = KINDS[kind_of(row)]
+            axes.plot([row.timing.p50_ms, row.timing.p99_ms], [k, k], color=colour, linewidth=1.6)
+            axes.scatter([row.timing.p50_ms], [k], color=colour, zorder=3)
+        axes.set(xscale="log", xlabel="one plan (ms): p50 to p99")
+        number_ticks(axes)
+
+    return _panels(tasks, draw, keep=lambda row: row.timing is not None, legend=True)
+
+
+def gallery(pictures: Sequence[tuple[str, Sequence[tuple[int, UInt8[np.ndarray, "h w 3"]]]]]) -> Figure:
+    """Return last frames of failed episodes: a row a method, the seed above each."""
+    across = max(len(frames) for _, frames in pictures)
+    figure = Figure(figsize=(1.6 + 1.7 * across, 1.9 * len(pictures)), layout="constrained")
+    for k, (label, frames) in enumerate(pictures):
+        for j, (episode, frame) in enumerate(frames):
+            axes = figure.add_subplot(len(pictures), across, k * across + j + 1)
+            axes.imshow(frame)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_color(FAINT)
+            axes.set_title(f"seed {episode}", fontsize=FONT - 1, color=INK)
+            if j == 0:
+                axes.set_ylabel(label.replace(", ", ",\n"), fontsize=FONT, color=INK)
+    return figure
+
+
+def _panels(
+    tasks: Sequence[TaskRows],
+    draw: Callable[[Axes, Sequence[Row]], None],
+    *,
+    keep: Callable[[Row], bool] = lambda row: True,
+    legend: bool = False,
+    pad: float = 6.0,
+) -> Figure:
+    """Return a figure with a panel a task, of the rows to keep; the names of methods stand on the left of each line."""
+    kept = {task.task: [row for row in task.rows if keep(row)] for task in tasks}
+    kept = {task: rows for task, rows in kept.items() if rows}
+    across = min(ACROSS, max(1, len(kept)))
+    down = -(-len(kept) // across)
+    most = max((len(rows) for rows in kept.values()), default=1)
+    figure = Figure(figsize=(1.2 + 3.4 * across, (1.05 + ROW * most) * down + 0.3), layout="constrained")
+    for k, (task, rows) in enumerate(kept.items()):
+        axes = figure.add_subplot(down, across, k + 1)
+        style_axes(axes)
+        draw(axes, rows)
+        axes.set_title(task, fontsize=FONT + 1, color=INK, loc="left", pad=pad)
+        axes.set_yticks(range(len(rows)), [row.method.label for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(labelleft=k % across == 0 or _differ(kept, k))
+        for label in (axes.xaxis.label, *axes.get_yticklabels()):
+            label.set(color=INK, fontsize=FONT)
+    if legend:
+        used = {kind_of(row) for rows in kept.values() for row in rows}
+        handles = [
+            figure.axes[0].scatter([], [], color=colour, label=name) for name, colour in KINDS.items() if name in used
+        ]
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=2 if across == 1 else len(used),
+            frameon=False,
+            labelcolor=INK,
+            fontsize=FONT,
+        )
+    return figure
+
+
+def _differ(kept: Mapping[str, Sequence[Row]], position: int) -> bool:
+    """Return whether a panel has other methods than the one before it."""
+    panels = [[row.method.name for row in rows] for rows in kept.values()]
+    return panels[position] != panels[position - 1]
+
+
+def _whiskers(axes: Axes, estimates: Sequence[Estimate], *, scale: float = 1.0) -> None:
+    values = np.array([scale * e.value for e in estimates])
+    ends = np.abs([values - [scale * e.low for e in estimates], np.array([scale * e.high for e in estimates]) - values])
+    axes.errorbar(values, range(len(estimates)), xerr=ends, fmt="none", ecolor=INK, capsize=2.5, linewidth=1.0)
+
+
+def _unit(rows: Sequence[Row]) -> str:
+    return rows[0].evaluation.about.action_unit or "action units"

@@ -1,0 +1,277 @@
+"""The stages of a comparison: demonstrations, trainings, episodes, timing. Each is done once, whole or not at all."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..commands.evaluate import measured, sampler_name
+from ..commands.runs import open_policy, write_experiment
+from ..config import decode, encode
+from ..data.formats import write
+from ..envs.tasks import find
+from ..errors import DataError
+from ..evaluate.latency import Latency
+from ..evaluate.result import ENTRY, TOLD
+from ..evaluate.rollouts import EpisodeResult, rollout
+from ..evaluate.video import write_mp4
+from ..policies import SampledPolicy
+from ..recipes.demonstrations import demonstrate
+from ..recipes.experiment import DataConfig, Experiment
+from ..recipes.prepare import job
+from ..storage import atomic_write
+from ..train.folder import locked, read_json, write_json
+from ..train.loop import Status, fit
+from .actors import LastFrame, Picture, demonstration, policy_of
+from .methods import METHODS, TRAININGS, Method
+from .pool import Job, Tell
+from .settings import Place, Settings
+from .suites import base, experiment
+
+LOG_EVERY = 20
+
+
+@dataclass(frozen=True)
+class Demonstrated:
+    """How the demonstrations of a task came about."""
+
+    kept: int
+    attempts: int
+    steps: int
+    routes: dict[str, float]
+    """Share of the kept ones by route; empty for a task without routes."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A part of a comparison that is done in one piece."""
+
+    name: str
+    size: int
+    """In units of its stage: demonstrations, trainings, episodes, or methods that are timed."""
+    result: Path
+    """There when the work is done."""
+    job: Job
+    needs: tuple[Path, ...] = ()
+    """Results of earlier stages."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is to be done, and can be."""
+        return not self.result.exists() and all(path.exists() for path in self.needs)
+
+
+def demonstrations(settings: Settings, place: Place) -> list[Work]:
+    """Return the work of demonstrating a task; none where demonstrations are given."""
+    if settings.data is not None:
+        return []
+    job = partial(_demonstrate, settings, place)
+    return [Work(f"{place.task}: demonstrations", settings.demonstrations, place.demonstrated, job)]
+
+
+def _demonstrate(settings: Settings, place: Place, tell: Tell) -> None:
+    count = settings.demonstrations
+    made = demonstrate(find(place.task), count, seed=settings.seed, on_progress=lambda n: tell(n / count))
+    place.folder.mkdir(parents=True, exist_ok=True)
+    write(place.demonstrations, made.episodes, overwrite=True)
+    told = Demonstrated(len(made.episodes), made.attempts, made.episodes.total, made.routes)
+    write_json(place.demonstrated, encode(told))
+
+
+def demonstrated(place: Place) -> Demonstrated | None:
+    """Return how the demonstrations came about; None for given ones."""
+    if not place.demonstrated.exists():
+        return None
+    return decode(Demonstrated, read_json(place.demonstrated), where=str(place.demonstrated))
+
+
+def trainings(settings: Settings, place: Place) -> list[Work]:
+    """Return the trainings of a task; methods that differ in sampling only share one."""
+    wanted = dict.fromkeys(m.training for m in settings.compared if m.training is not None)
+    return [
+        Work(
+            f"{place.task}: training of {training}, seed {seed}",
+            1,
+            place.trained(training, seed),
+            partial(_train, settings, place, training, seed),
+            () if settings.data else (place.demonstrated,),
+        )
+        for seed in settings.training_seeds
+        for training in wanted
+    ]
+
+
+def training_experiment(settings: Settings, place: Place, training: str, seed: int) -> Experiment:
+    """Return what a training is made of."""
+    found = experiment(place.task)
+    path = str(place.demonstrations) if settings.data is None else settings.data
+    train = replace(found.train, validate_minutes=1e3, save_minutes=1.0, log_every=LOG_EVERY)
+    if settings.train_steps is not None:
+        train = replace(train, steps=settings.train_steps, warmup_steps=min(200, settings.train_steps // 4))
+    train = replace(train, minutes=settings.train_minutes)
+    data: DataConfig = replace(found.data, path=path)
+    return replace(found, policy=TRAININGS[training](base(place.task)), data=data, train=train, seed=seed)
+
+
+def _train(settings: Settings, place: Place, training: str, seed: int, tell: Tell) -> None:
+    run = place.run(training, seed)
+    with locked(run):
+        made = training_experiment(settings, place, training, seed)
+        prepared, summary = job(made)
+        told = demonstrated(place)
+        write_experiment(run, made, summary if told is None else replace(summary, routes=told.routes))
+
+        def status(now: Status) -> None:
+            tell(now.progress)
+
+        if not fit(prepared, run, resume=True, on_status=status):
+            raise KeyboardInterrupt
+        ended = open_policy(run)[1]
+        body = {"steps": ended.step, "elapsed_s": ended.state["elapsed_s"], "episodes": summary.episodes}
+        write_json(place.trained(training, seed), body)
+
+
+def evaluations(settings: Settings, place: Place) -> list[Work]:
+    """Return the blocks of episodes of a task."""
+    return [
+        Work(
+            f"{place.task}: episodes of {method.label}",
+            len(block),
+            place.block(method.name, seed, block[0]),
+            partial(_evaluate, settings, place, method.name, seed, block),
+            _needed(settings, place, method, [seed]),
+        )
+        for method in settings.compared
+        for seed in seeds_of(settings, method)
+        for block in settings.blocks
+    ]
+
+
+def _needed(settings: Settings, place: Place, method: Method, seeds: Sequence[int]) -> tuple[Path, ...]:
+    """Return what must be there before a method can run."""
+    if method.training is not None:
+        return tuple(place.trained(method.training, seed) for seed in seeds)
+    return () if settings.data else (place.demonstrated,)
+
+
+def seeds_of(settings: Settings, method: Method) -> range:
+    """Return the training seeds of a method: what is not trained stands beside all of them, once."""
+    return settings.training_seeds if method.training else settings.training_seeds[:1]
+
+
+def _evaluate(settings: Settings, place: Place, name: str, seed: int, block: range, tell: Tell) -> None:
+    task, method = find(place.task), METHODS[name]
+    path = place.block(name, seed, block[0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    failures: dict[int, Picture] = {}
+    if name == "demonstrator":
+        results = [demonstration(task, settings.seed, episode) for episode in block]
+    else:
+        watched = replace(task, make=lambda: LastFrame(task.make(), failures)) if settings.record else task
+        filmed = settings.record if seed == settings.seed and block == settings.blocks[0] else 0
+        results = rollout(
+            watched,
+            policy_of(settings, place, method, seed),
+            block,
+            sampler_seed=seed,
+            record=filmed,
+            on_progress=lambda n: tell(n / len(block)),
+        )
+    for result in results:
+        if result.trace is not None and result.trace.frames is not None:
+            write_mp4(place.film(name, result.seed), result.trace.frames, task.control_hz)
+    if failures:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **{str(seed): frame for seed, frame in failures.items()})
+        atomic_write(path.with_suffix(".npz"), buffer.getvalue())
+    entries = [{key: getattr(r, key) for key in (*ENTRY, TOLD)} for r in results]
+    atomic_write(path, (json.dumps(entries, indent=1, allow_nan=False) + "\n").encode())
+
+
+def episodes(settings: Settings, place: Place, method: Method) -> tuple[EpisodeResult, ...] | None:
+    """Return the episodes of a method, of all its trainings; None where some are missing."""
+    paths = [
+        place.block(method.name, seed, block[0]) for seed in seeds_of(settings, method) for block in settings.blocks
+    ]
+    if not all(path.exists() for path in paths):
+        return None
+    found: list[EpisodeResult] = []
+    for path in paths:
+        entries = read_json(path)
+        if not isinstance(entries, list):
+            raise DataError(f"{path}: expected a list of episodes: delete the file and run the same command again")
+        found.extend(decode(EpisodeResult, entry, where=str(path)) for entry in entries)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one plan of a method costs here, and how its policy was trained."""
+
+    nfe: int
+    """Network evaluations of one plan, counted."""
+    sampler: str
+    stride: int
+    steps: int
+    """Optimiser steps of a training."""
+    train_s: float
+    """Seconds of a training, the mean over seeds."""
+    p50_ms: float
+    p99_ms: float
+    calls: int
+
+
+def timings(settings: Settings, place: Place) -> list[Work]:
+    """Return the timing of each trained method; to be done alone, one after the other."""
+    return [
+        Work(
+            f"{place.task}: timing of {method.label}",
+            1,
+            place.timing(method.name),
+            partial(_time, settings, place, method.name),
+            _needed(settings, place, method, settings.training_seeds),
+        )
+        for method in settings.compared
+        if method.training is not None
+    ]
+
+
+def _time(settings: Settings, place: Place, name: str, tell: Tell) -> None:
+    task, method = find(place.task), METHODS[name]
+    assert method.training is not None, "what is not trained is not timed"
+    policy: Any = policy_of(settings, place, method, settings.seed)
+    env = task.make()
+    try:
+        seen, _ = env.reset(seed=settings.blocks[0][0])
+    finally:
+        env.close()
+    latency: Latency
+    latency, nfe = measured(policy, seen)
+    ended: Sequence[Mapping[str, Any]] = [
+        read_json(place.trained(method.training, seed)) for seed in settings.training_seeds
+    ]
+    sampler = sampler_name(policy.config.sampling) if isinstance(policy, SampledPolicy) else "-"
+    train_s = sum(e["elapsed_s"] for e in ended) / len(ended)
+    found = Timing(
+        nfe,
+        sampler,
+        policy.spec.stride,
+        ended[0]["steps"],
+        train_s,
+        latency.total.p50,
+        latency.total.p99,
+        latency.calls,
+    )
+    write_json(place.timing(name), encode(found))
+    tell(1.0)
+
+
+def timing(place: Place, method: Method) -> Timing | None:
+    """Return what was timed; None for what is not trained."""
+    path = place.timing(method.name)
+    return decode(Timing, read_json(path), where=str(path)) if path.exists() else None

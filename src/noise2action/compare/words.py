@@ -1,0 +1,93 @@
+"""What the table says, in words: every claim is chosen by comparing intervals, never written beforehand."""
+
+from collections.abc import Sequence
+
+from ..evaluate.tables import p_value, percent, points
+from ..studies.study import by_chance, listing
+from .methods import CONTROL, GENERATIVE, METHODS
+from .rows import Row, TaskRows, Verdict
+
+
+def verdict_text(verdict: Verdict | None) -> str:
+    """Return e.g. `flow matching` or `tie: BC-GMM, flow matching`."""
+    if verdict is None:
+        return "-"
+    names = [row.method.label for row in (verdict.leader, *verdict.tied)]
+    return names[0] if verdict.won else f"tie: {'; '.join(names)}"
+
+
+def paragraph(tasks: Sequence[TaskRows]) -> str:
+    """Return what was found: what drawing chunks is worth against averaging them, then each task."""
+    parts = [_against_control(tasks), *(_task(task) for task in tasks)]
+    intervals = sum(row.paired is not None for task in tasks for row in task.rows) + sum(
+        task.verdict is not None and task.verdict.lead is not None for task in tasks
+    )
+    return "\n\n".join([part for part in parts if part] + ([by_chance(intervals)] if intervals else []))
+
+
+def _against_control(tasks: Sequence[TaskRows]) -> str:
+    """Return where each generative method is above its control, below it, or not told apart from it."""
+    sentences: list[str] = []
+    for name in GENERATIVE:
+        found: dict[str, list[str]] = {"above": [], "not told apart from": [], "below": []}
+        for task in tasks:
+            row = task.row(name)
+            if row is None or row.paired is None:
+                continue
+            gap = row.paired.success.difference
+            word = "above" if gap.low > 0 else "below" if gap.high < 0 else "not told apart from"
+            found[word].append(f"{task.task} ({points(gap)})")
+        said = [f"{word} the control in {listing(where)}" for word, where in found.items() if where]
+        if said:
+            sentences.append(f"{METHODS[name].label} is {listing(said)}")
+    if not sentences:
+        return ""
+    return f"Success, paired by episode with that of {METHODS[CONTROL].label}: {'; '.join(sentences)}."
+
+
+def _task(task: TaskRows) -> str:
+    verdict = task.verdict
+    parts = [_demonstrator(task), _lead(verdict), _missing_modes(task)]
+    return f"{task.task}: {' '.join(part for part in parts if part)}"
+
+
+def _demonstrator(task: TaskRows) -> str:
+    row = task.row("demonstrator")
+    return "" if row is None else f"The demonstrator succeeds in {percent(row.evaluation.success)}."
+
+
+def _lead(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "No policy was trained."
+    leader = f"{verdict.leader.method.label} ({percent(verdict.leader.evaluation.success)})"
+    if verdict.second is None or verdict.lead is None:
+        return f"{leader} is the only policy."
+    success = verdict.lead.success
+    second = f"{verdict.second.method.label} ({percent(verdict.second.evaluation.success)})"
+    if verdict.won:
+        return f"{leader} wins: {points(success.difference)} on {second}, McNemar p {_is(success.p_value)}."
+    ties = listing([row.method.label for row in verdict.tied])
+    return f"A tie: {leader} leads, but {success.difference.n} episodes do not tell it apart from {ties}."
+
+
+def _is(p: float) -> str:
+    found = p_value(p)
+    return found if found.startswith("<") else f"= {found}"
+
+
+def _missing_modes(task: TaskRows) -> str:
+    """Return which learned policies never took a demonstrated route."""
+    told = [row for row in task.rows if row.learned and row.modes is not None]
+    if not told:
+        return ""
+    missing = [f"{row.method.label} ({_covered(row)})" for row in told if row.modes and row.modes.coverage < 1]
+    return (
+        f"Not every demonstrated route is taken by {listing(missing)}."
+        if missing
+        else "Every policy takes every route."
+    )
+
+
+def _covered(row: Row) -> str:
+    assert row.modes is not None, "asked of rows with modes"
+    return f"{100 * row.modes.coverage:.0f} % of the routes"

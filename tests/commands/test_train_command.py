@@ -1,0 +1,79 @@
+"""A policy that cannot be built is told before anything is demonstrated or written."""
+
+import importlib.util
+import re
+
+import pytest
+
+from noise2action.cli import main
+from noise2action.commands import overrides
+from noise2action.errors import ConfigError
+from noise2action.recipes import find, prepare
+
+SENTENCES = pytest.mark.skipif(importlib.util.find_spec("sentence_transformers") is not None, reason="is installed")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flags", "said"),
+    [
+        ("pusht_image", ["--policy.encoder.vision", "vit"], "expected images that divide by the patch of 16 px"),
+        ("pusht_image", ["--policy.encoder.crop.height", "97"], "expected a crop inside 96 x 96, got 97 x 84"),
+        ("two_routes_text", ["--policy.encoder.text", "null"], "expected an encoder for the text"),
+        ("two_routes", ["--policy.encoder.token-dim", "8"], "expected a network that attends to tokens"),
+        (
+            "two_routes",
+            ["--policy.net.width", "65536", "--policy.net.expansion", "65536"],
+            r"expected a policy whose training fits in [\d.]+ GB",
+        ),
+        (
+            "pusht_image",
+            [
+                *("--policy.encoder.vision.norm", "batch", "--policy.encoder.vision.stem", "standard"),
+                *("--policy.encoder.vision.weights", "nowhere.safetensors"),
+            ],
+            "expected a safetensors file of ImageNet weights, got nowhere.safetensors",
+        ),
+        pytest.param(
+            "two_routes_text",
+            ["--policy.encoder.text", "sentence_model"],
+            "sentence-transformers is not installed",
+            marks=SENTENCES,
+        ),
+    ],
+)
+def test_a_policy_that_cannot_be_built_is_told_first(recipe, flags, said, tmp_path, monkeypatch, capsys):
+    def never(*_, **__):
+        raise AssertionError("demonstrated")
+
+    monkeypatch.setattr(prepare, "demonstrate", never)
+    out = tmp_path / "run"
+    assert main(["train", recipe, "--out", str(out), *flags]) == 2
+    found = capsys.readouterr().err
+    assert re.search(said, found)
+    assert not out.exists()
+
+
+def flagged(recipe, *words):
+    return overrides.apply(find(recipe), overrides.parse(words), where="--").policy
+
+
+def test_a_flag_of_a_list_takes_one_word_or_several():
+    drop = ("--policy.encoder.modality-dropout", "0.1", "--policy.encoder.droppable")
+    assert flagged("two_routes", *drop, "state").encoder.droppable == ("state",)
+    assert flagged("two_routes", *drop, "state", "instruction").encoder.droppable == ("state", "instruction")
+    assert flagged("two_routes", *drop, '["state"]').encoder.droppable == ("state",)
+    assert flagged("two_routes", "--policy.net", "fusion_mlp", "--policy.net.widths", "64").net.widths == (64,)
+    with pytest.raises(ConfigError, match="mean: expected 3 values, got 1"):
+        flagged("two_routes", "--policy.encoder.mean", "0.5")
+
+
+def test_a_list_in_a_file_is_a_list():
+    with pytest.raises(ConfigError, match="droppable: expected a list, got str 'state'"):
+        overrides.apply(find("two_routes"), {"policy": {"encoder": {"droppable": "state"}}}, where="c.json")
+
+
+def test_a_flag_of_a_list_is_given_once():
+    widths = ("--policy.net", "fusion_mlp", "--policy.net.widths", "64", "--policy.net.widths")
+    with pytest.raises(ConfigError, match=r"--policy.net.widths: expected it once, with all its values behind it"):
+        flagged("two_routes", *widths, "32")
+    assert overrides.parse(["--seed", "1", "--seed", "2"]) == {"seed": 2}

@@ -1,0 +1,120 @@
+"""Who wins, who ties, and what the words say of it, on episodes written by hand."""
+
+from typing import get_args
+
+import pytest
+from stand_in_comparison import row
+
+from noise2action.compare.methods import CONTROL, GENERATIVE, METHODS, TRAININGS
+from noise2action.compare.rows import TaskRows, verdict
+from noise2action.compare.suites import SUITES, base, experiment
+from noise2action.compare.tables import table_csv, table_markdown
+from noise2action.compare.words import paragraph, verdict_text
+from noise2action.envs.tasks import TASKS
+from noise2action.errors import DataError
+from noise2action.evaluate.statistics import paired_success, wilson
+from noise2action.policies import AnyPolicyConfig, DiffusionConfig, LatentDiffusionConfig, NearestConfig
+
+
+def found(*rows):
+    return TaskRows("two_routes", tuple(rows), None)
+
+
+def test_every_task_of_a_suite_exists_and_has_a_diffusion_policy():
+    assert {name for suite in SUITES.values() for name in suite} <= set(TASKS)
+    for name in SUITES["all"]:
+        assert experiment(name).task == name
+        assert experiment(name).train.minutes is None
+
+
+def test_methods_share_network_encoder_and_windows_but_for_what_they_are_named_after():
+    config = base("two_routes")
+    made = {name: change(config) for name, change in TRAININGS.items()}
+    for name, policy in made.items():
+        if name != "bc-step":
+            assert policy.spec == config.spec
+        if not isinstance(policy, NearestConfig):
+            assert (policy.net, policy.encoder) == (config.net, config.encoder)
+    assert (made["bc-step"].spec.horizon, made["bc-step"].spec.stride) == (1, 1)
+    assert {type(policy) for policy in made.values()} == set(get_args(AnyPolicyConfig)) - {LatentDiffusionConfig}
+    assert {m.training for m in METHODS.values()} - {None} == set(TRAININGS)
+    assert {CONTROL, *GENERATIVE} < set(METHODS)
+
+
+def test_solvers_of_one_network_differ_in_sampling_alone():
+    config = base("two_routes")
+    ddim, dpm = (METHODS[name].sampling(config) for name in ("ddim", "dpm-solver++"))
+    assert ddim.nfe == dpm.nfe
+    assert ddim.grid == dpm.grid
+    assert ddim.sampler != dpm.sampler
+    assert isinstance(TRAININGS["flow"](config), DiffusionConfig)
+
+
+def test_a_winner_is_told_apart_from_the_second():
+    control = row("bc", "0" * 30 + "1" * 10)
+    winner, third = row("flow", "1" * 40, control=control), row("nearest", "0" * 40, control=control)
+    told = verdict([row("demonstrator", "1" * 40), third, control, winner])
+    assert told.won
+    assert (told.leader.method.name, told.second.method.name) == ("flow", "bc")
+    assert told.lead.success == paired_success([True] * 40, [False] * 30 + [True] * 10)
+    assert verdict_text(told) == "flow matching"
+
+
+def test_a_lead_within_the_interval_is_a_tie_with_all_that_are_not_told_apart():
+    control = row("bc", "1" * 36 + "0" * 4)
+    flow, ddim = row("flow", "1" * 38 + "0" * 2, control=control), row("ddim", "0" * 40, control=control)
+    told = verdict([control, flow, ddim])
+    assert not told.won
+    assert told.lead.success.difference.low <= 0
+    assert [r.method.name for r in told.tied] == ["bc"]
+    assert verdict_text(told) == "tie: flow matching; BC, chunk (control)"
+
+
+def test_neither_the_demonstrator_nor_chance_can_win():
+    told = verdict([row("demonstrator", "1" * 20), row("random", "1" * 20), row("bc", "0" * 20)])
+    assert told.leader.method.name == "bc"
+    assert told.won
+    assert verdict([row("random", "1" * 20)]) is None
+
+
+def test_equal_success_is_ranked_by_score_and_stays_a_tie():
+    one, two = row("bc", "01" * 10, score=0.5), row("flow", "10" * 10, score=0.9)
+    told = verdict([one, two])
+    assert told.leader.method.name == "flow"
+    assert [r.method.name for r in told.tied] == ["bc"]
+
+
+def test_what_ran_other_episodes_cannot_be_compared():
+    control = row("bc", "01" * 10)
+    with pytest.raises(DataError, match="the same task and seeds"):
+        _ = row("flow", "10" * 10, control=control, first=7).paired
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "said"),
+    [
+        ("1" * 40, "flow matching is above the control in two_routes (+75.0 pp"),
+        ("0" * 40, "flow matching is below the control in two_routes (-25.0 pp"),
+        ("0" * 29 + "1" * 11, "flow matching is not told apart from the control in two_routes (+2.5 pp"),
+    ],
+)
+def test_words_follow_the_interval(outcomes, said):
+    control = row("bc", "0" * 30 + "1" * 10)
+    text = paragraph([found(control, row("flow", outcomes, control=control))])
+    assert said in text
+    assert "Not every demonstrated route is taken by BC, chunk (control) (50 % of the routes)" in text
+    assert "These are 2 verdicts by 95 % intervals, of which about 0.1 are expected to miss by chance." in text
+
+
+def test_tables_hold_the_numbers_of_the_episodes():
+    control = row("bc", "0" * 30 + "1" * 10)
+    task = found(row("demonstrator", "1" * 40), control, row("flow", "1" * 40, control=control))
+    heads, *lines = (line.split(",") for line in table_csv([task]).replace('"', "").splitlines())
+    assert "" not in heads
+    rate = wilson(10, 40)
+    text = table_markdown([task], protocol="How.")
+    assert f"| BC, chunk (control) | 25.0 % [{100 * rate.low:.1f}, {100 * rate.high:.1f}] | - |" in text
+    assert "Ahead: flow matching." in text
+    assert "50 %" in text
+    assert "p50 / p99" in text
+    assert len(lines) == 3

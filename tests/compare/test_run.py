@@ -1,0 +1,212 @@
+"""A comparison that is interrupted, killed or spread over processes ends in the same table."""
+
+import csv
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from stand_in_comparison import shrink, tiny
+
+from noise2action.cli import main
+from noise2action.compare import stages
+from noise2action.compare.run import run
+from noise2action.compare.settings import FRESH, Place
+from noise2action.envs import tasks
+from noise2action.errors import ConfigError, MissingExtraError, RunLockedError
+from noise2action.evaluate.result import compare
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted comparison, and what it returned."""
+    out = tmp_path_factory.mktemp("compare") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch, page=True)
+        return out, run(tiny(record=1), out, workers=1, command="n2a compare")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    shrink(monkeypatch)
+
+
+def table(out: Path) -> tuple[bytes, object]:
+    """Return all that does not depend on a clock."""
+    document = json.loads((out / "compare.json").read_text())
+    numbers = {name: {k: v for k, v in task.items() if k != "clock"} for name, task in document["tasks"].items()}
+    return (out / "table.csv").read_bytes(), (numbers, document["summary"])
+
+
+def compared(settings, out, workers=1):
+    return run(settings, out, workers=workers, command="n2a compare")
+
+
+def test_every_method_ran_the_same_episodes_and_one_training_serves_two_samplers(whole):
+    out, outcome = whole
+    assert outcome.findings == ()
+    (task,) = outcome.tasks
+    assert [row.method.name for row in task.rows] == ["demonstrator", "random", "nearest", "bc", "ddim"]
+    for row in task.rows:
+        assert row.evaluation.seeds == list(range(FRESH, FRESH + 6))
+        assert (row.paired is not None) == (row.method.name in ("random", "nearest", "ddim"))
+    # The same layout: the first observation, and so the start, is fixed by the seed alone.
+    control, other = task.row("bc"), task.row("ddim")
+    assert compare(other.evaluation, control.evaluation).success == other.paired.success
+    trained = {path.name for path in (out / "tasks" / "two_routes" / "runs").iterdir()}
+    assert trained == {"nearest-seed0", "bc-seed0", "diffusion-seed0"}
+
+
+def test_all_outputs_are_there_and_say_where_they_come_from(whole):
+    out, _ = whole
+    for name in ("success", "differences", "routes", "jerk", "jumps", "latency"):
+        assert (out / "figures" / f"{name}.png").stat().st_size > 5000
+        assert (out / "figures" / f"{name}.svg").read_text().startswith("<?xml")
+    assert (out / "videos" / f"two_routes-seed{FRESH}.mp4").stat().st_size > 1000
+    assert (out / "figures" / "failures-two_routes.png").exists()
+    document = json.loads((out / "compare.json").read_text())
+    page, text = (out / "compare.html").read_text(), (out / "table.md").read_text()
+    for said in ("n2a compare", document["environment"]["hardware"], f"torch {torch.__version__}"):
+        assert said in page
+        assert said in text
+    rows = list(csv.DictReader((out / "table.csv").open()))
+    assert [row["method"] for row in rows] == list(document["tasks"]["two_routes"]["methods"])
+    assert not any("ms" in column or "train_s" in column for column in rows[0])
+    assert {row["method"] for row in csv.DictReader((out / "timings.csv").open())} == {"nearest", "bc", "ddim"}
+
+
+def _run_until_killed(out: str) -> None:
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        run(tiny(record=1), Path(out), workers=1, command="n2a compare")
+
+
+@pytest.mark.parametrize("after", ["runs/bc-seed0/checkpoints", f"episodes/bc/training0-from{FRESH}.json"])
+def test_a_comparison_that_is_killed_and_run_again_has_the_same_table(whole, tmp_path, after):
+    child = multiprocessing.get_context("fork").Process(target=_run_until_killed, args=(str(tmp_path),))
+    child.start()
+    sign, deadline = tmp_path / "tasks" / "two_routes" / after, time.monotonic() + 60
+    while child.is_alive() and not sign.exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert not (tmp_path / "table.csv").exists()
+    compared(tiny(record=1), tmp_path)
+    assert table(tmp_path) == table(whole[0])
+
+
+def test_episodes_that_are_there_are_not_run_again(whole, tmp_path, monkeypatch):
+    calls = []
+    rollout = stages.rollout
+
+    def interrupted(task, policy, seeds, **options):
+        calls.append(list(seeds))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return rollout(task, policy, seeds, **options)
+
+    monkeypatch.setattr(stages, "rollout", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compared(tiny(record=1), tmp_path)
+    compared(tiny(record=1), tmp_path)
+    # Four methods of two blocks each; one block was begun twice.
+    assert len(calls) == 8 + 1
+    assert calls.count(calls[3]) == 4 + 1
+    assert table(tmp_path) == table(whole[0])
+    compared(tiny(record=1), tmp_path)
+    assert len(calls) == 9  # nothing is left to do
+    assert table(tmp_path) == table(whole[0])
+
+
+def test_several_trainings_are_pooled_and_paired_by_training_and_episode(tmp_path):
+    (task,) = compared(tiny(seeds=2, methods=("bc", "ddim", "random")), tmp_path).tasks
+    assert [len(row.evaluation.results) for row in task.rows] == [6, 12, 12]
+    assert task.row("ddim").paired.success.difference.n == 12
+    assert task.row("random").paired is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"episodes": 7}, "--episodes: expected 6, which .* begun with, got 7"),
+        ({"train_steps": None}, "--train.steps: expected 12, .* got the recipe's own"),
+        ({"methods": ("bc",)}, "--methods: expected demonstrator random nearest bc ddim, .* got bc"),
+        ({"seed": 3}, "--seed: expected 0, .* got 3"),
+    ],
+)
+def test_a_changed_setting_is_named(whole, changed, told):
+    with pytest.raises(ConfigError, match=told):
+        compared(tiny(**{"record": 1, **changed}), whole[0])
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ConfigError, match="--out: expected a new folder or a comparison"):
+        compared(tiny(), tmp_path)
+
+
+def test_a_demonstrator_that_never_succeeds_is_a_finding_and_the_others_go_on(tmp_path, monkeypatch):
+    from dataclasses import replace  # noqa: PLC0415
+
+    good = tasks.TASKS["two_routes"]
+    bad = replace(good, name="maze", demonstrate=lambda seed: replace(good.demonstrate(seed), success=False))
+    monkeypatch.setitem(tasks.TASKS, "maze", bad)
+    settings = tiny(tasks=("maze", "two_routes"), methods=("bc", "nearest"))
+    outcome = compared(settings, tmp_path)
+    assert [task.task for task in outcome.tasks] == ["two_routes"]
+    (finding,) = outcome.findings
+    assert finding.startswith("maze: demonstrations: expected 4 successful demonstrations of maze, got 0 in")
+    assert json.loads((tmp_path / "compare.json").read_text())["findings"] == [finding]
+
+
+def test_a_missing_simulator_is_told_before_anything_runs(tmp_path, monkeypatch):
+    from dataclasses import replace  # noqa: PLC0415
+
+    def missing():
+        raise MissingExtraError("mujoco", "sim")
+
+    monkeypatch.setitem(tasks.TASKS, "maze", replace(tasks.TASKS["maze"], make=missing))
+    with pytest.raises(MissingExtraError, match=r"pip install 'noise2action\[sim\]'"):
+        compared(tiny(tasks=("two_routes", "maze")), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("navgation",), "expected a suite, got 'navgation'; known: .*did you mean 'navigation'"),
+        (("navigation", "--tasks", "pusht"), "--tasks: expected a task of navigation, got 'pusht'"),
+        (("navigation", "--methods", "bc", "gail"), "--methods: expected a method, got 'gail'; known: bc"),
+        (("navigation", "--methods", "random"), "--methods: expected one that learns at least"),
+        (("navigation", "--methods", "bc", "bc"), "--methods: expected distinct names"),
+        (("navigation", "--episodes", "1"), "--episodes: expected a number >= 2, got 1"),
+        (("navigation", "--train.steps", "0"), "--train.steps: expected a number >= 1, got 0"),
+        (("navigation", "--train.steps", "9", "--train.minutes", "1"), "--train.minutes: expected a budget in minutes"),
+        (("navigation", "--quick", "--full"), "--full: expected --quick or --full, got both"),
+        (("navigation", "--data", "x.zarr"), "--data: expected it with one task"),
+        (("pusht", "--data", "nowhere.zarr"), "nowhere.zarr: no such file or folder"),
+        (("navigation", "--workers", "-1"), "--workers: expected a number >= 0, got -1"),
+        (("navigation", "--steps", "9"), "unknown option '--steps'"),
+    ],
+)
+def test_wrong_words_are_told_in_one_line(tmp_path, capsys, words, told):
+    import re  # noqa: PLC0415
+
+    assert main(["compare", *words, "--out", str(tmp_path / "new")]) == 2
+    said = capsys.readouterr().err
+    assert re.search(told, said), said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_comparison_in_use_is_left_alone(tmp_path):
+    from noise2action.train.folder import locked  # noqa: PLC0415
+
+    with locked(tmp_path), pytest.raises(RunLockedError, match="in use"):
+        compared(tiny(), tmp_path)
+    assert Place(tmp_path, "grasp_seen@corner2:96").name == "grasp_seen_corner2_96"
