@@ -93,9 +93,9 @@ def test_what_ran_other_episodes_cannot_be_compared():
 @pytest.mark.parametrize(
     ("outcomes", "said"),
     [
-        ("1" * 40, "flow matching is above the control in two_routes (+75.0 pp"),
-        ("0" * 40, "flow matching is below the control in two_routes (-25.0 pp"),
-        ("0" * 29 + "1" * 11, "flow matching is not told apart from the control in two_routes (+2.5 pp"),
+        ("1" * 40, "flow matching is above it in two_routes (+75.0 pp"),
+        ("0" * 40, "flow matching is below it in two_routes (-25.0 pp"),
+        ("0" * 29 + "1" * 11, "flow matching is not told apart from it in two_routes (+2.5 pp"),
     ],
 )
 def test_words_follow_the_interval(outcomes, said):

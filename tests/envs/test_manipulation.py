@@ -242,6 +242,57 @@ def test_a_wrong_view_is_named(name: str, said: str) -> None:
         find(name)
 
 
+def _guided(env: Sawyer, **options: float) -> dict[str, Any]:
+    env.reset(seed=3, options=options)
+    for _ in range(env.max_steps):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _, _, terminated, truncated, info = env.step(env.guide())
+        if terminated or truncated:
+            break
+    return {**info, "hand": env.hand, "object": env.state["object"]}
+
+
+def test_disturbances_act_and_leave_no_trace() -> None:
+    env = Grasp()
+    plain = _guided(env)
+    assert plain["success"]
+    assert not _guided(env, friction=0.02)["success"]  # it slips out of the fingers
+    assert not _guided(env, mass=200.0)["success"]  # it is too heavy to lift
+    assert _guided(env, mass=1.5, friction=0.9)["success"]
+    assert not np.array_equal(_guided(env, push=200.0)["hand"], plain["hand"])
+    again = _guided(env, mass=1, friction=1.0, push=0.0)
+    assert all(np.array_equal(again[key], plain[key]) for key in plain)
+
+
+def test_a_push_displaces_the_hand_while_it_acts() -> None:
+    env, still = Grasp(), Grasp()
+    env.reset(seed=0, options={"push": 300.0})
+    still.reset(seed=0)
+    apart = []
+    for _ in range(120):
+        env.step(np.zeros(4))
+        still.step(np.zeros(4))
+        apart.append(np.linalg.norm(env.hand[:2] - still.hand[:2]))
+    assert max(apart[:40]) == 0.0
+    assert max(apart[40:50]) > 5e-3
+    assert apart[-1] < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"frictoin": 1.0}, "did you mean 'friction'"),
+        ({"mass": 0.0}, r"mass in \[0.01, 1000\], got 0.0"),
+        ({"push": float("nan")}, "got nan"),
+        ({"friction": "high"}, "got 'high'"),
+    ],
+)
+def test_a_wrong_disturbance_is_named(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(TaskError, match=said):
+        Grasp().reset(seed=0, options=options)
+
+
 def test_the_table_holds_them_all() -> None:
     assert set(MANIPULATION) < set(TASKS)
     assert all(TASKS[name].schema == manipulation(name).schema for name in MANIPULATION)

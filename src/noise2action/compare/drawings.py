@@ -113,10 +113,17 @@ def routes(tasks: Sequence[TaskRows]) -> Figure:
             left += width
         axes.set(xlim=(0, 100), xlabel="share of the episodes (%)")
         axes.legend(
-            frameon=False, labelcolor=INK, fontsize=FONT - 1, ncols=4, loc="lower left", bbox_to_anchor=(-0.02, 1.0)
+            frameon=False,
+            labelcolor=INK,
+            fontsize=FONT - 1,
+            ncols=2,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.16),
+            handlelength=1.2,
+            columnspacing=1.0,
         )
 
-    return _panels(shown, draw, keep=lambda row: row.evaluation.routes is not None, pad=24.0)
+    return _panels(shown, draw, keep=lambda row: row.evaluation.routes is not None, below=0.55)
 
 
 def latency(tasks: Sequence[TaskRows]) -> Figure:
@@ -156,20 +163,23 @@ def _panels(
     *,
     keep: Callable[[Row], bool] = lambda row: True,
     legend: bool = False,
-    pad: float = 6.0,
+    below: float = 0.0,
 ) -> Figure:
-    """Return a figure with a panel a task, of the rows to keep; the names of methods stand on the left of each line."""
+    """Return a figure with a panel a task, of the rows to keep; the names of methods stand on the left of each line.
+
+    `below` is further height (in) of a panel.
+    """
     kept = {task.task: [row for row in task.rows if keep(row)] for task in tasks}
     kept = {task: rows for task, rows in kept.items() if rows}
     across = min(ACROSS, max(1, len(kept)))
     down = -(-len(kept) // across)
     most = max((len(rows) for rows in kept.values()), default=1)
-    figure = Figure(figsize=(1.2 + 3.4 * across, (1.05 + ROW * most) * down + 0.3), layout="constrained")
+    figure = Figure(figsize=(1.2 + 3.4 * across, (1.05 + ROW * most + below) * down + 0.3), layout="constrained")
     for k, (task, rows) in enumerate(kept.items()):
         axes = figure.add_subplot(down, across, k + 1)
         style_axes(axes)
         draw(axes, rows)
-        axes.set_title(task, fontsize=FONT + 1, color=INK, loc="left", pad=pad)
+        axes.set_title(task, fontsize=FONT + 1, color=INK, loc="left")
         axes.set_yticks(range(len(rows)), [row.method.label for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")

@@ -37,7 +37,7 @@ def _against_control(tasks: Sequence[TaskRows]) -> str:
             gap = row.paired.success.difference
             word = "above" if gap.low > 0 else "below" if gap.high < 0 else "not told apart from"
             found[word].append(f"{task.task} ({points(gap)})")
-        said = [f"{word} the control in {listing(where)}" for word, where in found.items() if where]
+        said = [f"{word} it in {listing(where)}" for word, where in found.items() if where]
         if said:
             sentences.append(f"{METHODS[name].label} is {listing(said)}")
     if not sentences:
@@ -60,12 +60,13 @@ def _lead(verdict: Verdict | None) -> str:
     if verdict is None:
         return "No policy was trained."
     leader = f"{verdict.leader.method.label} ({percent(verdict.leader.evaluation.success)})"
+    begun = leader[0].upper() + leader[1:]
     if verdict.second is None or verdict.lead is None:
-        return f"{leader} is the only policy."
+        return f"{begun} is the only policy."
     success = verdict.lead.success
     second = f"{verdict.second.method.label} ({percent(verdict.second.evaluation.success)})"
     if verdict.won:
-        return f"{leader} wins: {points(success.difference)} on {second}, McNemar p {_is(success.p_value)}."
+        return f"{begun} wins: {points(success.difference)} on {second}, McNemar p {_is(success.p_value)}."
     ties = listing([row.method.label for row in verdict.tied])
     return f"A tie: {leader} leads, but {success.difference.n} episodes do not tell it apart from {ties}."
 

@@ -16,6 +16,7 @@ class Assembly(Sawyer):
     """The layout is the ring's position [3] and the peg's top [3]; the object is the handle."""
 
     scene = "sawyer_assembly_peg.xml"
+    body = "RoundNut"
     expert = "sawyer_assembly_v3_policy"
     layout_low, layout_high = (0.0, 0.6, 0.02, -0.1, 0.75, 0.1), (0.0, 0.6, 0.02, 0.1, 0.85, 0.1)
     schema = Schema((HAND, GRIPPER, OBJECT, ROTATION, GOAL), ACTION)

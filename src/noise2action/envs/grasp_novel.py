@@ -6,10 +6,12 @@ is told its half extents and how much of that box it fills.
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import TaskError, did_you_mean
 from ..schema import Feature, Schema
 from .episode import Observation
 from .grasp import Grasp
@@ -104,9 +106,20 @@ class GraspNovel(Grasp):
                 solimp=first.solimp,
             )
 
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Return (observation, info) as `Sawyer.reset` does; `options["shape"]` names the shape, else it is drawn."""
+        asked = dict(options or {})
+        self._asked: str | None = asked.pop("shape", None)
+        if self._asked is not None and self._asked not in SHAPES:
+            raise TaskError(f"expected a shape, got {self._asked!r}: {did_you_mean(str(self._asked), SHAPES)}")
+        return super().reset(seed=seed, options=asked)
+
     def _place(self, layout: NDArray[np.float64]) -> None:
         shapes = TRAINED if self._layouts == "training" else HELD_OUT
-        self.shape = str(self.np_random.choice(list(shapes)))
+        drawn = str(self.np_random.choice(list(shapes)))
+        self.shape = drawn if self._asked is None else self._asked
         self._half = layout[[0, 0, 1]]
         super()._place(np.array([*layout[2:4], self._half[2], *layout[5:]]))
 

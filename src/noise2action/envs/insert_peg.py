@@ -31,6 +31,7 @@ class InsertPeg(Sawyer):
     layout_low, layout_high = (0.0, 0.5, 0.02, -0.35, 0.4, -0.001), (0.2, 0.7, 0.02, -0.25, 0.7, 0.001)
     schema = Schema((HAND, GRIPPER, OBJECT, ROTATION, GOAL), ACTION)
     side_axis = 1
+    body = "peg"
 
     def _legal(self, layout: NDArray[np.float64]) -> bool:
         return bool(np.linalg.norm(layout[:2] - layout[3:5]) >= APART)

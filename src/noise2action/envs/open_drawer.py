@@ -18,6 +18,7 @@ class OpenDrawer(Sawyer):
     """The layout is the cabinet's position [3]; the object is the handle."""
 
     scene = "sawyer_drawer.xml"
+    body = "drawer_link"
     expert = "sawyer_drawer_open_v3_policy"
     layout_low, layout_high = (-0.1, 0.9, 0.0), (0.1, 0.9, 0.0)
     schema = Schema((HAND, GRIPPER, OBJECT), ACTION)

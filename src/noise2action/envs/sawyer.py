@@ -7,7 +7,8 @@ costs what MuJoCo's does, because no dense reward is computed. **Source:** Yu et
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import MissingExtraError, TaskError
 from ..schema import Feature, Schema
-from .episode import Observation, box, checked_action, observation_space
+from .episode import Observation, box, check_asked, checked_action, observation_space
 from .layouts import Layouts, draw
 from .rendering import Renderer
 from .rendering import mujoco as import_mujoco
@@ -35,6 +36,8 @@ HOME = np.array([0.0, 0.6, 0.2])
 HOMING_STEPS = 50
 DOWN = np.array([1.0, 0.0, 1.0, 0.0])
 """Orientation of the hand, a quaternion: pointing down."""
+PUSHED = range(40, 48)
+"""Steps in which an asked push acts."""
 OPEN_WIDTH = 0.1
 """Distance (m) of the claws that counts as a gripper of 1."""
 
@@ -88,6 +91,33 @@ def seen(schema: Schema, told: tuple[str, ...], cameras: tuple[str, ...], size: 
     return Schema((*(f for f in schema.observations if f.name in told), *images), schema.action)
 
 
+@dataclass(frozen=True)
+class Disturbance:
+    """What an episode's physics has that no demonstration had; `reset(options=...)` asks for it by these names."""
+
+    friction: float = 1.0
+    """Factor of all sliding, rolling and torsional friction."""
+    mass: float = 1.0
+    """Factor of the object's mass and inertia."""
+    push: float = 0.0
+    """Horizontal force (N) on the arm's wrist for a tenth of a second, half a second in; its direction is drawn."""
+
+    @classmethod
+    def asked(cls, options: Mapping[str, Any]) -> "Disturbance":
+        """Return what `options` ask for; `TaskError` for other names, and numbers that physics has no use for."""
+        names = [f.name for f in fields(cls)]
+        check_asked(options, names)
+        for name, value in options.items():
+            low = 0.01 if name == "mass" else 0.0
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= 1000.0:
+                raise TaskError(f"expected {name} in [{low}, 1000], got {value!r}")
+        return cls(**{name: float(value) for name, value in options.items()})
+
+
+UNDISTURBED = Disturbance()
+INERTIAL = ("body_mass", "body_inertia")
+
+
 class Stage:
     """A compiled scene, which all environments of a class in a process share: it takes a second and 20 MB to make.
 
@@ -104,6 +134,11 @@ class Stage:
         welds = self.model.eq_type == mujoco.mjtEq.mjEQ_WELD
         self.model.eq_data[welds] = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 5.0])
         self.owner: Sawyer | None = None
+        self._plain = {
+            name: getattr(self.model, name).copy() for name in ("geom_friction", "body_mass", "body_inertia")
+        }
+        self._disturbance = UNDISTURBED
+        self._object = self.model.body(task.body).id
         self.renderers: dict[tuple[str, int], Renderer] = {}
         data = mujoco.MjData(self.model)
         for _ in range(HOMING_STEPS):
@@ -115,6 +150,18 @@ class Stage:
         mujoco.mj_getState(self.model, data, self.home, mujoco.mjtState.mjSTATE_INTEGRATION)
         self.at_home: NDArray[np.float64] = data.xpos.copy()
         """Where the bodies then are, [bodies, 3] (m)."""
+
+    def disturb(self, asked: Disturbance) -> None:
+        """Give everything its friction and the object its mass."""
+        if asked == self._disturbance:
+            return
+        self._disturbance = asked
+        self.model.geom_friction[:] = asked.friction * self._plain["geom_friction"]
+        for name in INERTIAL:
+            getattr(self.model, name)[self._object] = asked.mass * self._plain[name][self._object]
+        # What the solver scales its constraints with follows from the masses.
+        mujoco = import_mujoco()
+        mujoco.mj_setConst(self.model, mujoco.MjData(self.model))
 
 
 stage = cache(Stage)
@@ -139,6 +186,8 @@ class Sawyer(Env[Observation, NDArray[np.float32]]):
     """Its upper corner (m)."""
     schema: ClassVar[Schema]
     """Features of the state alone."""
+    body: ClassVar[str] = "obj"
+    """Name of the body that the hand works on."""
     expert: ClassVar[str]
     """Module of Metaworld's scripted expert."""
     max_steps: ClassVar[int] = 300
@@ -173,6 +222,7 @@ class Sawyer(Env[Observation, NDArray[np.float32]]):
         self._camera, self._picture = camera, picture
         self._stage = stage(type(self))
         self._data: Any = import_mujoco().MjData(self._stage.model)
+        self._disturbance, self._force = UNDISTURBED, np.zeros(3)
         self.layout = np.zeros(len(self.layout_low))
         """What `reset` drew, [D] (m)."""
         self._goal = np.zeros(3)
@@ -212,13 +262,18 @@ class Sawyer(Env[Observation, NDArray[np.float32]]):
         """Return the scene, furnished for this environment's layout."""
         if self._stage.owner is not self:
             self._stage.owner = self
+            self._stage.disturb(self._disturbance)
             self._furnish(self._stage.model)
         return self._stage.model
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Return (observation, info) of the layout that `seed` determines, the hand at home and open."""
+        """Return (observation, info) of the layout that `seed` determines, the hand at home and open.
+
+        `options` are those of `Disturbance`.
+        """
+        self._disturbance = Disturbance.asked(options or {})
         super().reset(seed=seed, options=options)
         self.layout = draw(self.np_random, self.layout_low, self.layout_high, self._layouts, legal=self._legal)
         mujoco = import_mujoco()
@@ -231,6 +286,8 @@ class Sawyer(Env[Observation, NDArray[np.float32]]):
         self._way = self.error()
         self._between = np.sort([self.hand[self.side_axis], self._object()[0][self.side_axis]])
         self._strayed = np.zeros(2)
+        turn = self.np_random.uniform(-np.pi, np.pi)
+        self._force = self._disturbance.push * np.array([np.cos(turn), np.sin(turn), 0.0])
         return self._observation(), self._info()
 
     def _forward(self) -> None:
@@ -248,6 +305,7 @@ class Sawyer(Env[Observation, NDArray[np.float32]]):
         data.mocap_pos[0] = np.clip(data.mocap_pos[0] + REACH * command[:3], HAND_LOW, HAND_HIGH)
         data.mocap_quat[0] = DOWN
         data.ctrl[:] = (command[3], -command[3])
+        data.body("hand").xfrc_applied[:3] = self._force if self._steps in PUSHED else 0.0
         import_mujoco().mj_step(self._furnished(), data, FRAME_SKIP)
         self._forward()
         self._steps += 1
