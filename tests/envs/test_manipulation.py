@@ -116,7 +116,7 @@ def test_training_and_evaluation_layouts_never_meet(name: str) -> None:
         env = MANIPULATION[name](layouts=layouts)
         for seed in range(25):
             env.reset(seed=seed)
-            assert side(env.layout) == layouts
+            assert side(env.layout, env.layout_low, env.layout_high) == layouts
             assert (env.layout >= env.layout_low).all()
             assert (env.layout <= env.layout_high).all()
 
@@ -125,6 +125,26 @@ def test_training_and_evaluation_layouts_never_meet(name: str) -> None:
 def test_a_drawn_layout_is_on_its_side_of_the_checkerboard(seed: int, layouts: Any) -> None:
     layout = draw(np.random.default_rng(seed), (-0.1, 0.6), (0.1, 0.7), layouts)
     assert int(np.floor(layout[0] / 0.01) + np.floor(layout[1] / 0.01)) % 2 == (layouts == "evaluation")
+
+
+def test_what_hardly_varies_makes_no_other_layout() -> None:
+    low, high = (0.0, -0.001), (0.1, 0.001)
+    assert side((0.004, -0.0005), low, high) == side((0.004, 0.0005), low, high) == "training"
+    assert side((0.014, 0.0), low, high) == "evaluation"
+
+
+def test_layouts_are_for_one_of_two_things() -> None:
+    for_what: Any = "train"
+    with pytest.raises(Exception, match="train"):
+        draw(np.random.default_rng(0), (0.0,), (1.0,), for_what)
+
+
+def test_nothing_is_there_before_reset() -> None:
+    for task in (GraspNovel, GraspBehindPost):
+        with pytest.raises(TaskError, match="expected reset"):
+            task().render()
+        with pytest.raises(TaskError, match="expected reset"):
+            task().step(np.zeros(4))
 
 
 def test_no_legal_layout_is_an_error() -> None:
@@ -193,14 +213,76 @@ def test_a_turned_part_contains_the_turned_points(x: float, y: float, turn: floa
         assert plain.contains(at[:1], at[1:], z) == turned.contains(there[:1], there[1:], z)
 
 
+def _width(env: GraspNovel, height: float) -> float:
+    """Half the width of the object's front face at a height over its centre, as the collision engine measures it."""
+    import mujoco  # noqa: PLC0415
+
+    model, data = env._furnished(), env._data
+    turn = data.body("obj").xmat.reshape(3, 3)
+    ahead, hit = turn[:, 0].copy(), np.zeros(1, np.int32)
+    # Beside the middle, so that a thin part that lies across is missed by none of the shapes.
+    origin = data.body("obj").xpos + turn @ np.array([-0.2, 0.0, height])
+    distance = mujoco.mj_ray(model, data, origin, ahead, None, 1, -1, hit)
+    assert model.geom_bodyid[hit[0]] == model.body("obj").id
+    return 0.2 - distance
+
+
 def test_a_shape_collides_as_it_is_drawn() -> None:
-    """It lies on the table: after a while its centre is still half its height above it, whatever size was drawn."""
-    for seed in range(12):
-        env = GraspNovel()
+    """Low and high, rays from the side meet the widths that the parts say; lying on the table, the height is right."""
+    widths = {"step": (1.0, 0.6), "mushroom": (0.6, 1.0)}
+    for layouts in ("training", "evaluation"):
+        env = GraspNovel(layouts=layouts)
+        for seed in range(12):
+            env.reset(seed=seed)
+            half, height = env.layout[0], env.layout[1]
+            for level, share in zip((-0.5, 0.5), widths.get(env.shape, (1.0, 1.0)), strict=True):
+                assert _width(env, level * height) == pytest.approx(share * half, abs=1e-6), env.shape
+            for _ in range(10):
+                env.step(np.zeros(4))
+            assert abs(env.object_position[2] - height) < 2e-3
+
+
+def test_an_object_can_be_seen_at_96_pixels() -> None:
+    """Hiding it changes a part of the picture of the camera over the table that is large enough to show a shape."""
+    env = GraspNovel(camera="table", picture=96)
+    for seed in range(8):
         env.reset(seed=seed)
-        for _ in range(10):
-            env.step(np.zeros(4))
-        assert abs(env.state["object"][2] - env.layout[1]) < 2e-3
+        shown = env.render().astype(int)
+        model = env._furnished()
+        colours = model.geom_rgba.copy()
+        model.geom_rgba[model.geom_bodyid == model.body("obj").id, 3] = 0.0
+        hidden = env.render().astype(int)
+        model.geom_rgba[:] = colours
+        assert (abs(shown - hidden).sum(axis=2) > 20).sum() >= 20
+
+
+def test_a_touch_within_an_action_counts() -> None:
+    """Grazing runs: whenever the post is touched in any step of the physics, the episode has failed."""
+    import mujoco  # noqa: PLC0415
+
+    grazed = 0
+    for offset in np.linspace(0.045, 0.075, 25):
+        env = GraspBehindPost()
+        env.reset(seed=1)
+        touched = False
+        step = mujoco.mj_step
+
+        def spied(model: Any, data: Any, nstep: int = 1, step: Any = step) -> None:
+            nonlocal touched
+            step(model, data, nstep)
+            touched |= bool((data.contact.geom == model.geom("post").id).any())
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mujoco, "mj_step", spied)
+            for _ in range(60):
+                aim = np.array([env._post[0] + offset, env.hand[1] + 0.1, 0.12])
+                _, _, terminated, _, info = env.step([*10 * (aim - env.hand), -1.0])
+                if terminated:
+                    break
+        assert terminated == touched
+        assert not (touched and info["success"])
+        grazed += touched
+    assert 0 < grazed < 25
 
 
 def test_cameras_replace_what_only_a_simulator_knows() -> None:
@@ -219,7 +301,10 @@ def test_a_seed_fixes_the_pictures() -> None:
     assert first.shape == (32, 32, 3)
     assert first.std() > 10
     other.reset(seed=2)
-    assert not np.array_equal(other.render(), one.render())
+    shown = one.render()
+    assert not np.array_equal(other.render(), shown)
+    # They share the scene, which shows the layout of whoever is asked.
+    assert np.array_equal(one.render(), shown)
     assert np.array_equal(one.reset(seed=1)[0]["corner2"], first)
     moved = one.step(np.ones(4))[0]["corner2"]
     assert not np.array_equal(moved, first)

@@ -56,7 +56,7 @@ def test_layouts_of_training_and_evaluation_never_meet() -> None:
         for seed in range(300):
             env.reset(seed=seed)
             drawn.append(np.concatenate([env.data.qpos, env._goal]))
-            assert side(drawn[-1]) == layouts
+            assert side(drawn[-1], np.zeros(len(drawn[-1])), np.ones(len(drawn[-1]))) == layouts
         assert np.all(np.abs(np.array(drawn) - [0, -5, 0, 5]) <= 0.3)
         # Start and goal are drawn all over their squares.
         assert np.all(np.ptp(drawn, axis=0) > 0.55)

@@ -42,7 +42,7 @@ def test_layouts_of_training_and_evaluation_never_meet() -> None:
             start, posts = env._trail[0], env._posts
             assert posts[1, 1] == posts[2, 1]
             drawn.append(np.array([*start, *posts[0], posts[1, 0], posts[2, 0], posts[1, 1]]))
-            assert side(drawn[-1]) == layouts
+            assert side(drawn[-1], np.zeros(len(drawn[-1])), np.ones(len(drawn[-1]))) == layouts
             assert np.all(np.abs(posts - PLACES) <= 0.025)
         cells[layouts] = {tuple(np.floor(x * 100).astype(int)) for x in drawn}
         assert len({x.tobytes() for x in drawn}) == 200

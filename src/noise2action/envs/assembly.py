@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..schema import Schema
-from .sawyer import ACTION, GOAL, GRIPPER, HAND, OBJECT, ROTATION, Model, Sawyer
+from .sawyer import ACTION, GOAL, GRIPPER, HAND, OBJECT, ROTATION, Sawyer
+from .sawyer_stage import Model
 
 ALIGNED = 0.02
 """How far (m) the ring's centre may be beside the peg's axis."""

@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..schema import Schema
-from .sawyer import ACTION, GOAL, GRIPPER, HAND, OBJECT, ROTATION, Model, Sawyer
+from .sawyer import ACTION, GOAL, GRIPPER, HAND, OBJECT, ROTATION, Sawyer
+from .sawyer_stage import Model
 
 RADIUS = 0.07
 """How near to the point (m) counts."""

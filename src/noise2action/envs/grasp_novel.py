@@ -1,7 +1,7 @@
 """Grasp a novel object: training and evaluation have objects of different shapes, as well as other layouts.
 
 Each object is made of up to three boxes or cylinders; its size is drawn with the layout. A policy that sees no picture
-is told its half extents and how much of that box it fills.
+is told half its width and height, and how much of its bounding box it fills.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,16 @@ from ..schema import Feature, Schema
 from .episode import Observation
 from .grasp import Grasp
 from .rendering import mujoco as import_mujoco
-from .sawyer import Model
+from .sawyer_stage import Model
 
 PARTS = 3
 WIDTHS, HEIGHTS = (0.015, 0.026), (0.015, 0.03)
 """What half the width and half the height (m) are drawn from."""
+TURN = 0.4
+"""Objects are turned by up to this angle (rad), to either side."""
 UNIT = 0.02
-SHAPE = Feature("shape", (4,))
-"""Half extents in units of 2 cm, and the share of that box which is filled."""
+SHAPE = Feature("shape", (3,))
+"""Half the width and half the height in units of 2 cm, and the share of the bounding box which is filled."""
 GRID = 101
 
 
@@ -79,18 +81,20 @@ def _geom(k: int) -> str:
 
 
 class GraspNovel(Grasp):
-    """The layout is half the width, half the height (m), then `Grasp`'s; the shape is drawn besides."""
+    """The layout is half the width, half the height (m), the turn (rad), then `Grasp`'s; the shape is drawn besides."""
 
-    layout_low = (WIDTHS[0], HEIGHTS[0], *Grasp.layout_low)
-    layout_high = (WIDTHS[1], HEIGHTS[1], *Grasp.layout_high)
+    layout_low = (WIDTHS[0], HEIGHTS[0], -TURN, *Grasp.layout_low)
+    layout_high = (WIDTHS[1], HEIGHTS[1], TURN, *Grasp.layout_high)
     schema = Schema((*Grasp.schema.observations, SHAPE), Grasp.schema.action)
 
     def _legal(self, layout: NDArray[np.float64]) -> bool:
-        return super()._legal(layout[2:])
+        return super()._legal(layout[3:])
 
     @classmethod
     def edit(cls, spec: Model) -> None:
         """Give the object room for more parts than one."""
+        # Bounding trees of bodies are those of the compiled sizes.
+        spec.option.disableflags |= import_mujoco().mjtDisableBit.mjDSBL_MIDPHASE
         body = spec.body("obj")
         for k in range(1, PARTS):
             first = spec.geom("objGeom")
@@ -121,13 +125,12 @@ class GraspNovel(Grasp):
         drawn = str(self.np_random.choice(list(shapes)))
         self.shape = drawn if self._asked is None else self._asked
         self._half = layout[[0, 0, 1]]
-        super()._place(np.array([*layout[2:4], self._half[2], *layout[5:]]))
+        super()._place(np.array([*layout[3:5], self._half[2], *layout[6:]]))
+        self._data.qpos[12:16] = (np.cos(layout[2] / 2), 0.0, 0.0, np.sin(layout[2] / 2))
 
     def _furnish(self, model: Model) -> None:
         super()._furnish(model)
         mujoco = import_mujoco()
-        # Bodies' bounding trees are those of the compiled sizes.
-        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_MIDPHASE
         parts = SHAPES[self.shape]
         for k in range(PARTS):
             g, part = model.geom(_geom(k)).id, parts[min(k, len(parts) - 1)]
@@ -144,5 +147,5 @@ class GraspNovel(Grasp):
     @property
     def state(self) -> Observation:
         """The whole state by feature name, float32."""
-        descriptor = np.array([*self._half / UNIT, filled(self.shape)])
+        descriptor = np.array([*self._half[1:] / UNIT, filled(self.shape)])
         return {**super().state, "shape": descriptor.astype(np.float32)}

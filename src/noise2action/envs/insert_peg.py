@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..schema import Schema
-from .sawyer import ACTION, GAIN, GOAL, GRIPPER, HAND, NEAR, OBJECT, ROTATION, UP, Model, Sawyer
+from .sawyer import ACTION, GAIN, GOAL, GRIPPER, HAND, NEAR, OBJECT, ROTATION, Sawyer
+from .sawyer_stage import UP, Model
 
 RADIUS = 0.07
 STRETCH = np.array([1.0, 2.0, 2.0])

@@ -10,7 +10,7 @@ from .insert_peg import InsertPeg
 from .open_drawer import OpenDrawer
 from .post import GraspBehindPost, PushBehindPost
 from .push_block import PushBlock
-from .sawyer import CAMERAS, CONTROL_HZ, Sawyer, seen
+from .sawyer import CONTROL_HZ, Sawyer, check_cameras, seen
 from .sawyer_driver import demonstrate
 from .task import Task
 
@@ -30,7 +30,7 @@ DEFAULT_SIZE = 96
 
 
 def manipulation(name: str, view: str = "") -> Task:
-    """Return the task `name`; with a `view` such as "corner2:96" or "corner2+gripperPOV" its pictures are observed.
+    """Return the task `name`; with a `view` such as "table:96" or "table+gripperPOV" its pictures are observed.
 
     `TaskError` for an unknown camera or a size that is no number from 16 to 1024.
     """
@@ -39,8 +39,7 @@ def manipulation(name: str, view: str = "") -> Task:
         return Task(name, arm.schema, CONTROL_HZ, arm.max_steps, arm, partial(demonstrate, make=arm))
     names, _, edge = view.partition(":")
     cameras = tuple(names.split("+"))
-    if unknown := [camera for camera in cameras if camera not in CAMERAS]:
-        raise TaskError(f"expected cameras of {', '.join(CAMERAS)} after '@', got {', '.join(map(repr, unknown))}")
+    check_cameras(cameras)
     if len(set(cameras)) != len(cameras):
         raise TaskError(f"expected each camera once, got {names!r}")
     if edge and not (edge.isdecimal() and int(edge) in SIZES):

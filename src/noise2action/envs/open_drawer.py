@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..schema import Schema
-from .sawyer import ACTION, GRIPPER, HAND, OBJECT, Model, Sawyer
+from .sawyer import ACTION, GRIPPER, HAND, OBJECT, Sawyer
+from .sawyer_stage import Model
 
 RADIUS = 0.03
 """How near to the end (m) counts."""

@@ -13,7 +13,8 @@ from .episode import Observation
 from .grasp import Grasp
 from .push_block import PushBlock
 from .rendering import mujoco as import_mujoco
-from .sawyer import Model, Sawyer
+from .sawyer import Sawyer
+from .sawyer_stage import FRAME_SKIP, Model
 
 RADIUS, HEIGHT = 0.015, 0.2
 POST_Y = 0.58
@@ -28,10 +29,12 @@ COLOUR = (0.2, 0.25, 0.35, 1.0)
 
 
 class BehindPost(Sawyer):
-    """A task whose layout begins with the x of a post; touching it ends the episode as a failure."""
+    """A task whose layout begins with the x of a post; to touch it ends the episode as a failure.
+
+    Hand, fingers and what they hold can touch it, in any step of the physics.
+    """
 
     home: ClassVar[NDArray[np.float64]] = np.array([0.0, 0.45, 0.12])
-    told = ("hand", "gripper", "goal")
 
     @classmethod
     def edit(cls, spec: Model) -> None:
@@ -52,9 +55,14 @@ class BehindPost(Sawyer):
     def _legal(self, layout: NDArray[np.float64]) -> bool:
         return super()._legal(layout[1:])
 
+    def _advance(self, model: Model) -> None:
+        # A touch may be over before the action is.
+        post, data, mujoco = model.geom("post").id, self._data, import_mujoco()
+        for _ in range(FRAME_SKIP):
+            mujoco.mj_step(model, data)
+            self._touched |= bool((data.contact.geom == post).any())
+
     def _watch(self) -> None:
-        post = self._stage.model.geom("post").id
-        self._touched |= any(post in pair for pair in self._data.contact.geom)
         hand = self.hand
         if self._route == "none" and hand[1] > POST_Y:
             self._route = "over" if hand[2] > HEIGHT else "left" if hand[0] < self._post[0] else "right"

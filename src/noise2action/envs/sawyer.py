@@ -7,35 +7,29 @@ costs what MuJoCo's does, because no dense reward is computed. **Source:** Yu et
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import Env
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import MissingExtraError, TaskError
+from ..errors import TaskError
 from ..schema import Feature, Schema
-from .episode import Observation, box, check_asked, checked_action, observation_space
+from .episode import Observation, box, checked_action, observation_space
 from .layouts import Layouts, draw
 from .rendering import Renderer
 from .rendering import mujoco as import_mujoco
+from .sawyer_stage import CAMERAS, DOWN, FRAME_SKIP, TABLE, UNDISTURBED, UP, Disturbance, Model, Stage
 
 CONTROL_HZ = 80.0
-FRAME_SKIP = 5
 REACH = 0.01
 """How far (m) an action of 1 moves the hand along an axis."""
 HAND_LOW, HAND_HIGH = np.array([-0.5, 0.4, 0.05]), np.array([0.5, 1.0, 0.5])
 HOME = np.array([0.0, 0.6, 0.2])
 """Where the hand starts (m)."""
-HOMING_STEPS = 50
-DOWN = np.array([1.0, 0.0, 1.0, 0.0])
-"""Orientation of the hand, a quaternion: pointing down."""
 PUSHED = range(40, 48)
 """Steps in which an asked push acts."""
 OPEN_WIDTH = 0.1
@@ -52,10 +46,6 @@ BESIDE, ABOVE, OVER = 0.10, 0.12, 0.25
 GAIN = 10.0
 """Action per metre that the hand is away from where a demonstrator wants it."""
 
-UP = np.array([0.0, 0.0, 1.0])
-Model = Any
-"""`mujoco.MjModel` or `MjSpec`: the package is optional."""
-
 HAND = Feature("hand", (3,), unit="m")
 GRIPPER = Feature("gripper", (1,))
 """How far it is open, from 0 to 1."""
@@ -64,15 +54,6 @@ ROTATION = Feature("rotation", (6,))
 """Of the object: the first two columns of its rotation matrix."""
 GOAL = Feature("goal", (3,), unit="m")
 ACTION = Feature("action", (4,), low=-1.0, high=1.0)
-CAMERAS = ("topview", "corner", "corner2", "corner3", "corner4", "behindGripper", "gripperPOV")
-
-
-def scene(name: str) -> Path:
-    """Return the path of one of Metaworld's scenes; `MissingExtraError` without Metaworld."""
-    found = find_spec("metaworld") if find_spec("mujoco") else None
-    if found is None or found.origin is None:
-        raise MissingExtraError("metaworld", "sim")
-    return Path(found.origin).parent / "assets" / "sawyer_xyz" / name
 
 
 @cache
@@ -83,6 +64,12 @@ def expert(name: str) -> Callable[[NDArray[np.float64]], NDArray[np.float32]]:
     return policy().get_action
 
 
+def check_cameras(names: tuple[str, ...]) -> None:
+    """Raise `TaskError` for a camera that there is none of."""
+    if unknown := [name for name in names if name not in CAMERAS]:
+        raise TaskError(f"expected cameras of {', '.join(CAMERAS)}, got {', '.join(map(repr, unknown))}")
+
+
 def seen(schema: Schema, told: tuple[str, ...], cameras: tuple[str, ...], size: int) -> Schema:
     """Return the schema with pictures [size, size, 3] of `cameras` and what is `told` besides, if any are asked for."""
     if not cameras:
@@ -91,81 +78,10 @@ def seen(schema: Schema, told: tuple[str, ...], cameras: tuple[str, ...], size: 
     return Schema((*(f for f in schema.observations if f.name in told), *images), schema.action)
 
 
-@dataclass(frozen=True)
-class Disturbance:
-    """What an episode's physics has that no demonstration had; `reset(options=...)` asks for it by these names."""
-
-    friction: float = 1.0
-    """Factor of all sliding, rolling and torsional friction."""
-    mass: float = 1.0
-    """Factor of the object's mass and inertia."""
-    push: float = 0.0
-    """Horizontal force (N) on the arm's wrist for a tenth of a second, half a second in; its direction is drawn."""
-
-    @classmethod
-    def asked(cls, options: Mapping[str, Any]) -> "Disturbance":
-        """Return what `options` ask for; `TaskError` for other names, and numbers that physics has no use for."""
-        names = [f.name for f in fields(cls)]
-        check_asked(options, names)
-        for name, value in options.items():
-            low = 0.01 if name == "mass" else 0.0
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= 1000.0:
-                raise TaskError(f"expected {name} in [{low}, 1000], got {value!r}")
-        return cls(**{name: float(value) for name, value in options.items()})
-
-
-UNDISTURBED = Disturbance()
-INERTIAL = ("body_mass", "body_inertia")
-
-
-class Stage:
-    """A compiled scene, which all environments of a class in a process share: it takes a second and 20 MB to make.
-
-    What differs from layout to layout is put into it again whenever another environment was the last to use it.
-    """
-
-    def __init__(self, task: "type[Sawyer]") -> None:
-        path = scene(task.scene)
-        mujoco = import_mujoco()
-        spec = mujoco.MjSpec.from_file(str(path))
-        task.edit(spec)
-        self.model: Any = spec.compile()
-        # The hand hangs on its target by a weld, which Metaworld gives this anchor, pose and torque scale.
-        welds = self.model.eq_type == mujoco.mjtEq.mjEQ_WELD
-        self.model.eq_data[welds] = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 5.0])
-        self.owner: Sawyer | None = None
-        self._plain = {
-            name: getattr(self.model, name).copy() for name in ("geom_friction", "body_mass", "body_inertia")
-        }
-        self._disturbance = UNDISTURBED
-        self._object = self.model.body(task.body).id
-        self.renderers: dict[tuple[str, int], Renderer] = {}
-        data = mujoco.MjData(self.model)
-        for _ in range(HOMING_STEPS):
-            data.mocap_pos[0], data.mocap_quat[0] = task.home, DOWN
-            data.ctrl[:] = (-1.0, 1.0)
-            mujoco.mj_step(self.model, data, FRAME_SKIP)
-        self.home = np.empty(mujoco.mj_stateSize(self.model, mujoco.mjtState.mjSTATE_INTEGRATION))
-        """The physics state once the hand is at home with open fingers; no layout has a part in it."""
-        mujoco.mj_getState(self.model, data, self.home, mujoco.mjtState.mjSTATE_INTEGRATION)
-        self.at_home: NDArray[np.float64] = data.xpos.copy()
-        """Where the bodies then are, [bodies, 3] (m)."""
-
-    def disturb(self, asked: Disturbance) -> None:
-        """Give everything its friction and the object its mass."""
-        if asked == self._disturbance:
-            return
-        self._disturbance = asked
-        self.model.geom_friction[:] = asked.friction * self._plain["geom_friction"]
-        for name in INERTIAL:
-            getattr(self.model, name)[self._object] = asked.mass * self._plain[name][self._object]
-        # What the solver scales its constraints with follows from the masses.
-        mujoco = import_mujoco()
-        mujoco.mj_setConst(self.model, mujoco.MjData(self.model))
-
-
-stage = cache(Stage)
-"""Returns the stage of a class of tasks."""
+@cache
+def stage(task: "type[Sawyer]") -> Stage:
+    """Return the stage of a class of tasks."""
+    return Stage(task.scene, home=task.home, body=task.body, edit=task.edit)
 
 
 class Sawyer(Env[Observation, NDArray[np.float32]]):
@@ -204,16 +120,14 @@ class Sawyer(Env[Observation, NDArray[np.float32]]):
         layouts: Layouts = "evaluation",
         cameras: tuple[str, ...] = (),
         size: int = 96,
-        camera: str = "corner2",
+        camera: str = TABLE,
         picture: int = 256,
     ) -> None:
         """Make the arm; pictures [size, size, 3] of `cameras` are observed in place of the object's state.
 
         `render()` shows `camera` at `picture` pixels.
         """
-        unknown = [name for name in (*cameras, camera) if name not in CAMERAS]
-        if unknown:
-            raise TaskError(f"expected cameras of {', '.join(CAMERAS)}, got {', '.join(unknown)}")
+        check_cameras((*cameras, camera))
         self.render_mode = "rgb_array"
         self.observed = seen(self.schema, self.told, cameras, size)
         self.observation_space = observation_space(self.observed)
@@ -222,6 +136,7 @@ class Sawyer(Env[Observation, NDArray[np.float32]]):
         self._camera, self._picture = camera, picture
         self._stage = stage(type(self))
         self._data: Any = import_mujoco().MjData(self._stage.model)
+        self._began = False
         self._disturbance, self._force = UNDISTURBED, np.zeros(3)
         self.layout = np.zeros(len(self.layout_low))
         """What `reset` drew, [D] (m)."""
@@ -260,6 +175,8 @@ class Sawyer(Env[Observation, NDArray[np.float32]]):
 
     def _furnished(self) -> Model:
         """Return the scene, furnished for this environment's layout."""
+        if not self._began:
+            raise TaskError("expected reset() before anything else, got an environment without a layout")
         if self._stage.owner is not self:
             self._stage.owner = self
             self._stage.disturb(self._disturbance)
@@ -279,7 +196,7 @@ class Sawyer(Env[Observation, NDArray[np.float32]]):
         mujoco = import_mujoco()
         mujoco.mj_resetData(self._stage.model, self._data)
         mujoco.mj_setState(self._stage.model, self._data, self._stage.home, mujoco.mjtState.mjSTATE_INTEGRATION)
-        self._stage.owner = None
+        self._stage.owner, self._began = None, True
         self._place(self.layout)
         self._forward()
         self._steps, self._route, self._score = 0, "none", 0.0
@@ -306,13 +223,17 @@ class Sawyer(Env[Observation, NDArray[np.float32]]):
         data.mocap_quat[0] = DOWN
         data.ctrl[:] = (command[3], -command[3])
         data.body("hand").xfrc_applied[:3] = self._force if self._steps in PUSHED else 0.0
-        import_mujoco().mj_step(self._furnished(), data, FRAME_SKIP)
+        self._advance(self._furnished())
         self._forward()
         self._steps += 1
         self._watch()
         info = self._info()
         ended = info["success"] or self._failed()
         return self._observation(), float(info["success"]), ended, self._steps >= self.max_steps, info
+
+    def _advance(self, model: Model) -> None:
+        """Let 12.5 ms pass."""
+        import_mujoco().mj_step(model, self._data, FRAME_SKIP)
 
     def _watch(self) -> None:
         """Find out the route: how far the hand strayed beside the way to the object before it came to it."""
@@ -347,6 +268,11 @@ class Sawyer(Env[Observation, NDArray[np.float32]]):
     def hand(self) -> NDArray[np.float64]:
         """Position of the hand [3] (m)."""
         return self._data.body("hand").xpos.copy()
+
+    @property
+    def object_position(self) -> NDArray[np.float64]:
+        """Position [3] (m) of what the hand works on."""
+        return self._object()[0]
 
     @property
     def gripper(self) -> float:

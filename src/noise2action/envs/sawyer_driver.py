@@ -19,13 +19,13 @@ SHARES: Mapping[str, float] = {"left": 0.45, "right": 0.40, "over": 0.15}
 ARRIVED = 0.03
 """A point on the way counts as reached when the hand is this near (m)."""
 SPEEDS = (0.6, 1.0)
-"""Share of the fastest motion that a demonstrator uses."""
+"""Share of the fastest motion that a demonstrator uses on the way; the grasp itself is at the guide's own pace."""
 RESTS, REST_STEPS = 0.004, (4, 16)
 """Chance a step of taking a rest, and how many steps one lasts."""
 TREMOR, STEADINESS = 0.1, 0.8
 """Standard deviation of the hand's error, in units of the action, and its correlation from step to step."""
 CARE = 0.3
-"""Share of that error which is left at the object: people slow down for what is delicate, and are steadier then."""
+"""Share of that error which is left at the object: people are steadier with what is delicate."""
 LIFTED = 0.04
 """Height (m) above which the object is not at its place any more."""
 
@@ -64,7 +64,7 @@ class Driver:
 
     def _at_object(self, hand: NDArray[np.float64]) -> bool:
         """Return whether the hand is over an object that lies at its place."""
-        at = self._env.state["object"]
+        at = self._env.object_position
         return bool(np.linalg.norm(hand[:2] - at[:2]) < NEAR and at[2] < LIFTED)
 
 

@@ -72,7 +72,7 @@ TASKS: dict[str, Task] = {
 def find(name: str) -> Task:
     """Return the task called `name`; `TaskError` with the known names if there is none.
 
-    Manipulation tasks may be seen through cameras: "grasp_seen@corner2:96", "grasp_seen@corner2+gripperPOV:224".
+    Manipulation tasks may be seen through cameras: "grasp_seen@table:96", "grasp_seen@table+gripperPOV:224".
     """
     plain, at, view = name.partition("@")
     if plain not in TASKS:
@@ -82,5 +82,5 @@ def find(name: str) -> Task:
     if plain not in MANIPULATION:
         raise TaskError(f"expected a manipulation task before '@', got {plain!r}: {did_you_mean(plain, MANIPULATION)}")
     if not view:
-        raise TaskError(f"expected a camera after '@', got {name!r}: write {plain}@corner2:96")
+        raise TaskError(f"expected a camera after '@', got {name!r}: write {plain}@table:96")
     return manipulation(plain, view)
