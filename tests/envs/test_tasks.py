@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from noise2action.envs.episode import split_seed
+from noise2action.envs.episode import record, split_seed
 from noise2action.envs.tasks import TASKS, Task, find
 from noise2action.errors import MissingExtraError, TaskError
 
@@ -135,6 +135,14 @@ def test_demonstrations_are_reproducible_and_replay(task: Task) -> None:
         np.testing.assert_array_equal(values, np.stack([o[name] for o in observations[:-1]]))
         assert values.dtype == task.schema.features[name].dtype
     assert len(demo.actions) == len(observations) - 1
+
+
+@tasks
+def test_the_demonstrator_acts_in_evaluated_layouts_too(task: Task) -> None:
+    env = task.make()
+    made = [record(env, seed, task.demonstrator(env, np.random.default_rng(seed))) for seed in range(2)]
+    assert any(episode.success for episode in made)
+    assert np.array_equal(made[0].actions, record(env, 0, task.demonstrator(env, np.random.default_rng(0))).actions)
 
 
 def test_unknown_task_and_negative_seed() -> None:

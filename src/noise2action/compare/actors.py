@@ -9,12 +9,12 @@ from jaxtyping import UInt8
 
 from ..commands.runs import open_policy
 from ..data.formats import read
+from ..envs.episode import record
 from ..envs.tasks import Task, find
 from ..evaluate.rollouts import EpisodeResult
 from ..evaluate.smoothness import jumps, rms_jerk
 from ..policies import PolicySpec, SampledPolicy
 from ..policies.policy import Policy
-from ..recipes.demonstrations import DEMONSTRATION_SEEDS
 from ..seeds import derive
 from .methods import Method, RandomPolicy
 from .settings import Place, Settings
@@ -48,8 +48,10 @@ def _random(settings: Settings, place: Place) -> RandomPolicy:
 
 
 def demonstration(task: Task, seed: int, episode: int) -> EpisodeResult:
-    """Return a fresh demonstration, whose layout no training demonstration has, as an episode."""
-    made = task.demonstrate(DEMONSTRATION_SEEDS + derive(seed, "fresh demonstration", episode) % DEMONSTRATION_SEEDS)
+    """Return what the demonstrator does in an episode of the evaluation, the layout that every method has."""
+    env = task.make()
+    made = record(env, episode, task.demonstrator(env, np.random.default_rng(derive(seed, "demonstrator", episode))))
+    env.close()
     # Nobody can say where a demonstrator plans anew.
     found = jumps(made.actions, np.zeros(len(made.actions), dtype=np.bool_))
     jerk = rms_jerk(made.actions, task.control_hz)

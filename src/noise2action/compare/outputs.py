@@ -65,8 +65,8 @@ def protocol(settings: Settings, *, command: str) -> str:
     return (
         f"{shown[0].upper()}{shown[1:]}, the same for every method, as are windows, encoder, backbone and budget "
         f"({budget}); {trained} a method, {settings.episodes} fresh episodes a training (seeds {FRESH} to {last}), the "
-        f"same for every method, in blocks of {BLOCK}. The demonstrator is measured on fresh demonstrations of its "
-        "own, whose layouts are those of training: it is not paired. Random actions are uniform in the allowed range. "
+        f"same for every method, in blocks of {BLOCK}. The demonstrator sees the whole state and "
+        "cannot win. Random actions are uniform in the allowed range. "
         "Brackets are 95 % intervals: Wilson's for success, BCa bootstrap over episodes for means, Newcombe's for "
         "paired differences of success; p is McNemar's exact test. A policy wins a task where the paired interval of "
         "its success against the second excludes zero. "

@@ -137,8 +137,8 @@ def task_rows(settings: Settings, place: Place) -> TaskRows | None:
 def _paired(method: Method, own: Evaluation, control: Evaluation | None) -> Evaluation | None:
     """Return the control where it ran the same episodes.
 
-    A demonstrator has layouts of its own; what is not trained ran once, beside several trainings.
+    What is not trained ran once, beside several trainings.
     """
-    if control is None or method.name in (CONTROL, "demonstrator") or own.seeds != control.seeds:
+    if control is None or method.name == CONTROL or own.seeds != control.seeds:
         return None
     return control

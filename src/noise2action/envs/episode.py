@@ -17,6 +17,10 @@ Observation = dict[str, NDArray[Any]]
 Env = gymnasium.Env[Observation, NDArray[np.float32]]
 
 
+Act = Callable[[Observation], NDArray[np.float32]]
+"""What acts in an episode: observation -> action [A]."""
+
+
 @dataclass(frozen=True)
 class Demonstration:
     """One demonstrated episode: `observations[name][i]` is what was seen before `actions[i]`."""
@@ -97,7 +101,7 @@ def split_seed(seed: int) -> tuple[int, np.random.Generator]:
     return int(layout.generate_state(1, np.uint64)[0] >> 1), np.random.default_rng(choices)
 
 
-def record(env: Env, layout: int, act: Callable[[Observation], NDArray[np.float32]]) -> Demonstration:
+def record(env: Env, layout: int, act: Act) -> Demonstration:
     """Return the episode that `act` (observation -> action) makes of the layout `reset(seed=layout)`."""
     observation, info = env.reset(seed=layout)
     seen: list[Mapping[str, NDArray[np.float32]]] = []

@@ -14,7 +14,7 @@ from gymnasium import Env
 from numpy.typing import ArrayLike, NDArray
 
 from ..schema import Feature, Schema
-from .episode import Demonstration, Observation, box, checked_action, observation_space, record, split_seed, spoken
+from .episode import Act, Demonstration, Observation, box, checked_action, observation_space, record, split_seed, spoken
 
 CONTROL_HZ = 20.0
 MAX_STEPS = 120
@@ -218,7 +218,14 @@ def _driver(rng: np.random.Generator) -> Callable[[Observation], NDArray[np.floa
     return act
 
 
+def demonstrator(env: Env[Observation, NDArray[np.float32]], rng: np.random.Generator) -> Act:
+    """Return one demonstrator, its choices drawn from `rng`."""
+    del env
+    return _driver(rng)
+
+
 def demonstrate(seed: int) -> Demonstration:
     """Return one demonstrated episode; `seed` fixes object and words and, independently, speeds and hand."""
     layout, rng = split_seed(seed)
-    return record(GentleFirm(), layout, _driver(rng))
+    env = GentleFirm()
+    return record(env, layout, demonstrator(env, rng))

@@ -11,7 +11,7 @@ from .open_drawer import OpenDrawer
 from .post import GraspBehindPost, PushBehindPost
 from .push_block import PushBlock
 from .sawyer import CONTROL_HZ, Sawyer, check_cameras, seen
-from .sawyer_driver import demonstrate
+from .sawyer_driver import demonstrate, demonstrator
 from .task import Task
 
 MANIPULATION: dict[str, type[Sawyer]] = {
@@ -36,7 +36,7 @@ def manipulation(name: str, view: str = "") -> Task:
     """
     arm = MANIPULATION[name]
     if not view:
-        return Task(name, arm.schema, CONTROL_HZ, arm.max_steps, arm, partial(demonstrate, make=arm))
+        return Task(name, arm.schema, CONTROL_HZ, arm.max_steps, arm, demonstrator, partial(demonstrate, make=arm))
     names, _, edge = view.partition(":")
     cameras = tuple(names.split("+"))
     check_cameras(cameras)
@@ -47,4 +47,6 @@ def manipulation(name: str, view: str = "") -> Task:
     size = int(edge) if edge else DEFAULT_SIZE
     make = partial(arm, cameras=cameras, size=size)
     schema = seen(arm.schema, arm.told, cameras, size)
-    return Task(f"{name}@{view}", schema, CONTROL_HZ, arm.max_steps, make, partial(demonstrate, make=make))
+    return Task(
+        f"{name}@{view}", schema, CONTROL_HZ, arm.max_steps, make, demonstrator, partial(demonstrate, make=make)
+    )

@@ -20,7 +20,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import MissingExtraError
 from ..schema import Feature, Schema
-from .episode import Demonstration, Observation, box, check_asked, checked_action, observation_space, record, split_seed
+from .episode import (
+    Act,
+    Demonstration,
+    Observation,
+    box,
+    check_asked,
+    checked_action,
+    observation_space,
+    record,
+    split_seed,
+)
 from .layouts import Layouts, draw
 from .pursuit import Pursuit, chosen
 from .rendering import Renderer, mujoco
@@ -225,7 +235,14 @@ class Driver:
         return np.stack([start, *(corners + self._rng.uniform(-ASIDE, ASIDE, corners.shape)), goal])
 
 
+def demonstrator(env: Env[Observation, NDArray[np.float32]], rng: np.random.Generator) -> Act:
+    """Return one demonstrator, its choices drawn from `rng`."""
+    del env
+    return Driver(rng).act
+
+
 def demonstrate(seed: int) -> Demonstration:
     """Return one demonstrated episode; `seed` fixes the layout and, independently, the route and the hand."""
     layout, rng = split_seed(seed)
-    return record(Maze(layouts="training"), layout, Driver(rng).act)
+    env = Maze(layouts="training")
+    return record(env, layout, demonstrator(env, rng))

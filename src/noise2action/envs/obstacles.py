@@ -13,7 +13,17 @@ from gymnasium import Env
 from numpy.typing import ArrayLike, NDArray
 
 from ..schema import Feature, Schema
-from .episode import Demonstration, Observation, box, check_asked, checked_action, observation_space, record, split_seed
+from .episode import (
+    Act,
+    Demonstration,
+    Observation,
+    box,
+    check_asked,
+    checked_action,
+    observation_space,
+    record,
+    split_seed,
+)
 from .layouts import Layouts, draw
 from .pursuit import Pursuit, chosen
 from .two_routes import (
@@ -152,7 +162,14 @@ class Driver:
         return np.array([start, *past, GOAL])
 
 
+def demonstrator(env: Env[Observation, NDArray[np.float32]], rng: np.random.Generator) -> Act:
+    """Return one demonstrator, its choices drawn from `rng`."""
+    del env
+    return Driver(rng).act
+
+
 def demonstrate(seed: int) -> Demonstration:
     """Return one demonstrated episode; `seed` fixes the layout and, independently, the route and the hand."""
     layout, rng = split_seed(seed)
-    return record(Obstacles(layouts="training"), layout, Driver(rng).act)
+    env = Obstacles(layouts="training")
+    return record(env, layout, demonstrator(env, rng))

@@ -8,7 +8,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from .episode import Demonstration, Observation, record, split_seed
+from ..errors import TaskError
+from .episode import Act, Demonstration, Env, Observation, record, split_seed
 from .pusht import PushT, Simulator, place, simulator
 
 Points = NDArray[np.float64]
@@ -294,8 +295,15 @@ def driver(sim: Simulator, rng: np.random.Generator) -> Callable[[Observation], 
     return act
 
 
+def demonstrator(env: Env, rng: np.random.Generator) -> Act:
+    """Return one demonstrator of a `PushT`, its choices drawn from `rng`."""
+    if not isinstance(env.unwrapped, PushT):
+        raise TaskError(f"expected an environment of PushT to demonstrate in, got {env.unwrapped}")
+    return driver(env.unwrapped.sim, rng)
+
+
 def demonstrate(seed: int, *, make: Callable[[], PushT] = PushT) -> Demonstration:
     """Return one demonstrated episode; `seed` fixes the layout and, independently, the demonstrator's choices."""
     layout, rng = split_seed(seed)
     env = make()
-    return record(env, layout, driver(env.sim, rng))
+    return record(env, layout, demonstrator(env, rng))

@@ -6,6 +6,7 @@ costs what MuJoCo's does, because no dense reward is computed. **Source:** Yu et
 2025 (Meta-World+), whose scenes, action and success criteria these are.
 """
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import cache
@@ -258,7 +259,9 @@ class Sawyer(Env[Observation, NDArray[np.float32]]):
         """Return what Metaworld's scripted expert does next, an action [4] that may be out of range."""
         numbers = np.zeros(39)  # What the expert reads; it ignores turns and the step before.
         numbers[:3], numbers[3], numbers[4:7], numbers[-3:] = self.hand, self.gripper, self._object()[0], self._goal
-        return np.asarray(expert(self.expert)(numbers), np.float64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # The experts warn of every action beyond 1; it is clipped.
+            return np.asarray(expert(self.expert)(numbers), np.float64)
 
     def _failed(self) -> bool:
         """Return whether the episode ends as a failure; the base never does."""

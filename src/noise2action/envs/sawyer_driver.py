@@ -5,13 +5,13 @@ deterministic and take one way only. So everything in which people differ is dra
 every step, corrects the hand's errors. The recorded actions are those that were carried out, errors included.
 """
 
-import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .episode import Demonstration, Observation, record, split_seed
+from ..errors import TaskError
+from .episode import Act, Demonstration, Env, Observation, record, split_seed
 from .sawyer import GAIN, NEAR, Sawyer
 
 SHARES: Mapping[str, float] = {"left": 0.45, "right": 0.40, "over": 0.15}
@@ -68,10 +68,15 @@ class Driver:
         return bool(np.linalg.norm(hand[:2] - at[:2]) < NEAR and at[2] < LIFTED)
 
 
+def demonstrator(env: Env, rng: np.random.Generator) -> Act:
+    """Return one demonstrator of a `Sawyer`, its choices drawn from `rng`."""
+    if not isinstance(env.unwrapped, Sawyer):
+        raise TaskError(f"expected a manipulation task to demonstrate in, got {env.unwrapped}")
+    return Driver(env.unwrapped, rng).act
+
+
 def demonstrate(seed: int, *, make: Callable[..., Sawyer]) -> Demonstration:
     """Return one demonstrated episode; `seed` fixes the layout and, independently, what the demonstrator chooses."""
     layout, rng = split_seed(seed)
     env = make(layouts="training")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Metaworld's experts warn of every action beyond 1; it is clipped.
-        return record(env, layout, Driver(env, rng).act)
+    return record(env, layout, demonstrator(env, rng))

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..schema import Schema
-from .episode import Demonstration, Env
+from .episode import Act, Demonstration, Env
 
 
 @dataclass(frozen=True)
@@ -19,5 +21,7 @@ class Task:
     """Actions after which an episode is cut off."""
     make: Callable[[], Env]
     """A fresh environment; `MissingExtraError` where the simulator is not installed."""
+    demonstrator: Callable[[Env, np.random.Generator], Act]
+    """Who demonstrates in an environment that is about to be reset; the generator draws what people choose."""
     demonstrate: Callable[[int], Demonstration]
     """One demonstrated episode, layout and demonstrator's choices fixed by the seed; it may have failed."""

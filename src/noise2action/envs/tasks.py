@@ -20,6 +20,7 @@ TASKS: dict[str, Task] = {
             two_routes.CONTROL_HZ,
             two_routes.MAX_STEPS,
             two_routes.TwoRoutes,
+            two_routes.demonstrator,
             two_routes.demonstrate,
         ),
         Task(
@@ -28,6 +29,7 @@ TASKS: dict[str, Task] = {
             pusht.CONTROL_HZ,
             pusht.MAX_STEPS,
             pusht.PushTImage,
+            pusht_planner.demonstrator,
             partial(pusht_planner.demonstrate, make=pusht.PushTImage),
         ),
         Task(
@@ -36,6 +38,7 @@ TASKS: dict[str, Task] = {
             two_routes.CONTROL_HZ,
             two_routes.MAX_STEPS,
             two_routes_goal.make,
+            two_routes_goal.demonstrator,
             two_routes_goal.demonstrate,
         ),
         Task(
@@ -44,6 +47,7 @@ TASKS: dict[str, Task] = {
             two_routes.CONTROL_HZ,
             two_routes.MAX_STEPS,
             two_routes_text.make,
+            two_routes_text.demonstrator,
             two_routes_text.demonstrate,
         ),
         Task(
@@ -52,18 +56,28 @@ TASKS: dict[str, Task] = {
             gentle_firm.CONTROL_HZ,
             gentle_firm.MAX_STEPS,
             gentle_firm.GentleFirm,
+            gentle_firm.demonstrator,
             gentle_firm.demonstrate,
         ),
-        Task("maze", maze.SCHEMA, maze.CONTROL_HZ, maze.MAX_STEPS, maze.Maze, maze.demonstrate),
+        Task("maze", maze.SCHEMA, maze.CONTROL_HZ, maze.MAX_STEPS, maze.Maze, maze.demonstrator, maze.demonstrate),
         Task(
             "obstacles",
             obstacles.SCHEMA,
             two_routes.CONTROL_HZ,
             two_routes.MAX_STEPS,
             obstacles.Obstacles,
+            obstacles.demonstrator,
             obstacles.demonstrate,
         ),
-        Task("pusht", pusht.SCHEMA, pusht.CONTROL_HZ, pusht.MAX_STEPS, pusht.PushT, pusht_planner.demonstrate),
+        Task(
+            "pusht",
+            pusht.SCHEMA,
+            pusht.CONTROL_HZ,
+            pusht.MAX_STEPS,
+            pusht.PushT,
+            pusht_planner.demonstrator,
+            pusht_planner.demonstrate,
+        ),
         *(manipulation(name) for name in MANIPULATION),
     )
 }

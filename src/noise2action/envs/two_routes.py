@@ -17,7 +17,17 @@ from gymnasium import Env
 from numpy.typing import ArrayLike, NDArray
 
 from ..schema import Feature, Schema
-from .episode import Demonstration, Observation, box, check_asked, checked_action, observation_space, record, split_seed
+from .episode import (
+    Act,
+    Demonstration,
+    Observation,
+    box,
+    check_asked,
+    checked_action,
+    observation_space,
+    record,
+    split_seed,
+)
 
 CONTROL_HZ = 10.0
 MAX_STEPS = 100
@@ -256,7 +266,14 @@ class Driver:
         return (self._speed * way / np.linalg.norm(way) + self._tremor).astype(np.float32)
 
 
+def demonstrator(env: Env[Observation, NDArray[np.float32]], rng: np.random.Generator) -> Act:
+    """Return one demonstrator, its choices drawn from `rng`."""
+    del env
+    return Driver(rng).act
+
+
 def demonstrate(seed: int) -> Demonstration:
     """Return one demonstrated episode; `seed` fixes the layout and, independently, the side and the hand."""
     layout, rng = split_seed(seed)
-    return record(TwoRoutes(), layout, Driver(rng).act)
+    env = TwoRoutes()
+    return record(env, layout, demonstrator(env, rng))

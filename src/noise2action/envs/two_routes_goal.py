@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ..errors import TaskError
 from ..schema import Feature, Schema
-from .episode import Demonstration, check_asked, record, split_seed
+from .episode import Act, Demonstration, Env, check_asked, record, split_seed
 from .two_routes import SCHEMA as PLAIN
 from .two_routes import WALLS, Driver, Told, TwoRoutes, picture
 
@@ -58,8 +58,15 @@ def make() -> TwoRoutes:
     return TwoRoutes(SCHEMA, tell=tell)
 
 
+def demonstrator(env: Env, rng: np.random.Generator) -> Act:
+    """Return one demonstrator, its choices drawn from `rng`."""
+    del env
+    driver = Driver(rng)
+    return lambda seen: driver.act(seen, goal=seen["goal"].astype(np.float64))
+
+
 def demonstrate(seed: int) -> Demonstration:
     """Return one demonstrated episode; `seed` fixes start and goal and, independently, the side and the hand."""
     layout, rng = split_seed(seed)
-    driver = Driver(rng)
-    return record(make(), layout, lambda seen: driver.act(seen, goal=seen["goal"].astype(np.float64)))
+    env = make()
+    return record(env, layout, demonstrator(env, rng))

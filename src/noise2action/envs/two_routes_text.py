@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..schema import Feature, Schema
-from .episode import Demonstration, record, split_seed, spoken
+from .episode import Act, Demonstration, Env, record, split_seed, spoken
 from .two_routes import SCHEMA as PLAIN
 from .two_routes import Driver, Told, TwoRoutes
 
@@ -27,9 +27,15 @@ def make() -> TwoRoutes:
     return TwoRoutes(SCHEMA, tell=tell)
 
 
+def demonstrator(env: Env, rng: np.random.Generator) -> Act:
+    """Return one demonstrator, its choices drawn from `rng`."""
+    del env
+    driver, routes = Driver(rng), tuple(ROUTES.values())
+    return lambda seen: driver.act(seen, route=routes[int(seen["instruction"][0])])
+
+
 def demonstrate(seed: int) -> Demonstration:
     """Return one demonstrated episode; `seed` fixes start and words and, independently, what they leave open."""
     layout, rng = split_seed(seed)
-    driver = Driver(rng)
-    routes = tuple(ROUTES.values())
-    return record(make(), layout, lambda seen: driver.act(seen, route=routes[int(seen["instruction"][0])]))
+    env = make()
+    return record(env, layout, demonstrator(env, rng))
