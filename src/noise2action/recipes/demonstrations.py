@@ -1,26 +1,33 @@
 """Demonstrations of a task by its scripted demonstrator: the same data whatever the number of processes."""
 
+import hashlib
 import io
 import itertools
 import multiprocessing
+import os
 import signal
+import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import wait
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 
+from .. import __version__, envs
 from ..data.episodes import ACTION, Array, Episodes
 from ..data.formats import describe, read
 from ..envs.task import Task
 from ..envs.tasks import Demonstration
-from ..errors import DataError, TaskError
+from ..errors import ConfigError, DataError, TaskError
+from ..evaluate.workers import WorkerError
 from ..seeds import derive
 from ..storage import atomic_write
 
@@ -72,27 +79,34 @@ def demonstrate(
     """Return `count` successful demonstrations of `task`; the failed ones are counted and left out.
 
     Attempts are made by `workers` processes. With a folder for `parts` each is kept there as soon as it is made, and
-    found again by the next call with the same task and seed. `TaskError` for a demonstrator that does not succeed.
+    found again by the next call with the same task and seed; in a folder of its own for every version of the tasks, so
+    that a demonstrator that was mended starts anew. `TaskError` for a demonstrator that does not succeed, `ConfigError`
+    for more than the memory holds, `WorkerError` for a process that died.
     """
-    kept: list[Demonstration] = []
+    arrays: dict[str, Array] = {}
+    ends: list[int] = []
+    taken: list[str] = []
     tried = 0
-    with closing(_attempts(task, seed, workers, parts)) as attempts:
+    kept = None if parts is None else parts / _version(task)
+    with closing(_attempts(task, seed, workers, kept)) as attempts:
         for made in attempts:
             tried += 1
             if made.success:
-                kept.append(made)
+                _append(arrays, {**made.observations, ACTION: made.actions})
+                ends.append(len(arrays[ACTION]))
+                taken.extend(() if made.route is None else (made.route,))
+                if len(ends) == 1:
+                    _check_memory(sum(array.nbytes for array in arrays.values()), count)
                 if on_progress is not None:
-                    on_progress(len(kept))
-            if len(kept) == count:
+                    on_progress(len(ends))
+            if len(ends) == count:
                 break
-            if tried >= (10 * count + 100 if kept else HOPELESS):
+            if tried >= (10 * count + 100 if ends else HOPELESS):
                 raise TaskError(
-                    f"expected {count} successful demonstrations of {task.name}, got {len(kept)} in {tried} attempts: "
+                    f"expected {count} successful demonstrations of {task.name}, got {len(ends)} in {tried} attempts: "
                     "make its demonstrator better, or ask for fewer"
                 )
-    episodes = Episodes.concatenate([{**made.observations, ACTION: made.actions} for made in kept])
-    taken = tuple(made.route for made in kept if made.route is not None)
-    return Demonstrated(Episodes(episodes.arrays, episodes.ends, task.schema), tried, taken)
+    return Demonstrated(Episodes(arrays, np.array(ends), task.schema), tried, tuple(taken))
 
 
 def routes_at(path: Path) -> dict[str, float]:
@@ -105,6 +119,30 @@ def routes_at(path: Path) -> dict[str, float]:
     return {name: float(np.mean(taken == position)) for position, name in enumerate(names)}
 
 
+def _append(arrays: dict[str, Array], made: Mapping[str, Array]) -> None:
+    """Lengthen `arrays` in place by an episode: pictures are many, and never in memory twice."""
+    for name, new in made.items():
+        array = arrays.setdefault(name, np.empty((0, *new.shape[1:]), new.dtype))
+        array.resize((len(array) + len(new), *new.shape[1:]), refcheck=False)
+        array[-len(new) :] = new
+
+
+def _check_memory(size: int, count: int) -> None:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if count * size > memory:
+        raise ConfigError(
+            f"expected demonstrations that fit in {memory / 1e9:.3g} GB of memory, got {count:,} that need "
+            f"{count * size / 1e9:,.3g} GB, by the first: ask for fewer, or for fewer or smaller pictures"
+        )
+
+
+def _version(task: Task) -> str:
+    """Return what names the state of a task: package version, schema, and sources of all physics and demonstrators."""
+    sources = (path.read_bytes() for folder in envs.__path__ for path in sorted(Path(folder).glob("*.py")))
+    digest = hashlib.blake2b(b"".join([repr(task.schema).encode(), *sources]), digest_size=6)
+    return f"{__version__}-{digest.hexdigest()}"
+
+
 def _attempts(task: Task, seed: int, workers: int, parts: Path | None) -> Generator[Demonstration]:
     """Yield the demonstrations of attempt 0, 1, 2, ... without end."""
     make = partial(_attempt, task, seed, parts)
@@ -112,19 +150,34 @@ def _attempts(task: Task, seed: int, workers: int, parts: Path | None) -> Genera
         yield from map(make, itertools.count())
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_the_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_the_parent)
+    # Ctrl-C is for this process alone: the others are started by a thread that blocks it, and inherit that.
+    starter = ThreadPoolExecutor(1, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, {signal.SIGINT}))
     try:
         ahead: deque[Future[Demonstration]] = deque()
         for attempt in itertools.count():
-            ahead.append(pool.submit(make, attempt))
+            ahead.append(starter.submit(pool.submit, make, attempt).result())
             if len(ahead) > 2 * workers:
                 yield ahead.popleft().result()
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            "expected a demonstration from every process, but one died: use fewer --workers; the same command goes on"
+        ) from error
     finally:
+        starter.shutdown()
         pool.shutdown(cancel_futures=True)
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _end_with_the_parent() -> None:
+    """Watch over the parent in a thread: one that was killed cannot end us."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _attempt(task: Task, seed: int, parts: Path | None, attempt: int) -> Demonstration:
