@@ -8,7 +8,7 @@ from noise2action.data.normalize import Normalizer
 from noise2action.envs.tasks import find
 from noise2action.recipes.prepare import demonstrate
 from noise2action.studies import history
-from noise2action.studies.policies import JERK, SUCCESS
+from noise2action.studies.policies import JERK, SUCCESS, blanked
 
 
 def test_claims_follow_from_the_rows():
@@ -28,7 +28,7 @@ def test_a_hidden_velocity_reads_zero_in_episodes_and_demonstrations():
     seen = setting.seen({"position": np.ones(2), "velocity": np.ones(2)})
     assert np.array_equal(seen["position"], np.ones(2))
     assert not seen["velocity"].any()
-    demonstrated = history._shown(demonstrate(find("two_routes"), 2, seed=0).episodes, setting)
+    demonstrated = blanked(demonstrate(find("two_routes"), 2, seed=0).episodes, setting.given)
     fitted = Normalizer.fit(demonstrated.arrays, {"velocity": "limits"})
     # What says nothing reaches the network as nothing.
     assert not fitted.encode("velocity", torch.from_numpy(seen["velocity"])).any()

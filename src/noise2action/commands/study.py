@@ -20,7 +20,7 @@ class StudyArgs:
     show: Annotated[bool, tyro.conf.arg(name="list"), tyro.conf.FlagCreatePairsOff] = False
     """List the studies and their questions."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Fewer seeds, samples and steps: under a minute on 2 cores."""
+    """Fewer seeds, samples and steps: under a minute on 2 cores, a few where tasks are simulated."""
     seed: int = 0
     """Every random number of the study follows from it."""
     out: Path | None = None

@@ -32,5 +32,15 @@ STUDIES = {
     "backbones": Entry("backbones", "Which network, at what price, and what does diffusion add to regression on it?"),
     "conditioning": Entry("conditioning", "How should a network be told about the observation?"),
     "guidance-control": Entry("guidance_control", "How strongly does the policy follow the instruction, by guidance?"),
+    "demonstrations": Entry("demonstrations", "How many demonstrations does a policy need?"),
+    "bc-vs-diffusion": Entry(
+        "bc_vs_diffusion", "Where does averaging the demonstrated ways fail, and where does it not?"
+    ),
+    "robustness": Entry("robustness", "How much noise, how hard a push, what friction and mass does a policy bear?"),
+    "seen-vs-novel": Entry("seen_vs_novel", "Does a policy grasp objects of shapes that it was not shown?"),
+    "steps-policy": Entry(
+        "steps_policy", "How many network calls do several ways and manipulation need, at what latency?"
+    ),
+    "one-or-many-actions": Entry("one_or_many_actions", "How many actions should be executed before the next plan?"),
 }
 """Every study by name."""

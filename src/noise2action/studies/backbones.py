@@ -10,21 +10,24 @@ from ..evaluate.statistics import Estimate
 from ..machine import hardware
 from ..nets import AnyNetConfig, DiTConfig, FusionMLPConfig, TransformerConfig, UNet1dConfig
 from ..nets.counts import parameters
-from ..policies import DiffusionConfig, DiffusionPolicy, RegressionConfig, RegressionPolicy
+from ..policies import DiffusionPolicy, RegressionPolicy
 from ..seeds import derive
 from .plots import forest, legend, panels, plain_ticks
 from .policies import (
     COUNTED,
+    DIFFUSION,
     JERK,
+    KINDS,
     NET,
-    OVERALL,
     SPEC,
     SUCCESS,
     Arm,
     Budget,
     against,
     beginning,
+    cells,
     driven,
+    heads,
     strangeness,
     taught,
     trained,
@@ -42,8 +45,6 @@ NETS: Mapping[str, AnyNetConfig] = {
 BASE, LONGER, SLOWEST = "mlp", "mlp, 8 x steps", "unet1d"
 LONGER_BY = 8
 """The slowest network takes about so many times the mlp's time for a step."""
-DIFFUSION, REGRESSION = "diffusion", "regression"
-KINDS = {DIFFUSION: DiffusionConfig, REGRESSION: RegressionConfig}
 STRANGE = "energy distance to demonstrations"
 MEASURES = (SUCCESS, STRANGE, JERK)
 RATE = "training samples a processor second"
@@ -53,9 +54,7 @@ COLUMNS = (
     "policy",
     "parameters",
     "multiply-adds a call",
-    OVERALL,
-    *MEASURES,
-    *(f"{name}, less that of {BASE}" for name in MEASURES),
+    *heads(MEASURES, BASE),
     RATE,
     P50,
     P99,
@@ -121,9 +120,7 @@ def findings(arms: Arms) -> Findings:
             net,
             kind,
             *built.size[0],
-            built.arm.success,
-            *(built.arm.mean(m) for m in MEASURES),
-            *(None if net == BASE else built.arm.less(arms[BASE, kind].arm, m) for m in MEASURES),
+            *cells(built.arm, arms[BASE, kind].arm, MEASURES),
             mean(built.rate),
             *(built.milliseconds(p) for p in (P50, P99)),
         )

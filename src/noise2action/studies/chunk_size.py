@@ -14,14 +14,16 @@ from .policies import (
     COUNTED,
     JERK,
     NET,
-    OVERALL,
     SPEC,
     SUCCESS,
     WITHIN,
     Arm,
     Budget,
     against,
+    cells,
     driven,
+    heads,
+    reached,
     taught,
     trained,
 )
@@ -39,9 +41,7 @@ COLUMNS = (
     "executed",
     "H",
     "actions between plans",
-    OVERALL,
-    *MEASURES,
-    *(f"{name}, less that of H = {BASE}" for name in MEASURES),
+    *heads(MEASURES, f"H = {BASE}"),
 )
 
 Arms = Mapping[tuple[str, int], Arm]
@@ -80,9 +80,7 @@ def findings(arms: Arms) -> Findings:
             executed,
             horizon,
             stride(executed, horizon),
-            arm.success,
-            *(arm.mean(m) for m in MEASURES),
-            *(None if horizon == BASE else arm.less(arms[executed, BASE], m) for m in MEASURES),
+            *cells(arm, arms[executed, BASE], MEASURES),
         )
         for (executed, horizon), arm in arms.items()
     ]
@@ -95,18 +93,15 @@ def paragraph(arms: Arms) -> str:
     for executed in EXECUTED:
         mine = {f"H = {horizon}": arms[executed, horizon] for horizon in HORIZONS}
         base = f"H = {BASE}"
-        level = mine[base].success
         claims = [
             against(mine, base, measure=SUCCESS),
             against(mine, base, measure=JERK),
             against(mine, base, measure=BOUNDARY, digits=4),
             against(mine, base, measure=WITHIN, digits=4),
         ]
-        reached = (
-            f"Where {executed} {'is' if executed == HALF else 'are'} executed, {base} succeeds in {level.value:.1f} % "
-            f"[{level.low:.1f}, {level.high:.1f}] of the episodes. Against it:"
-        )
-        sentences.append(points(reached, claims))
+        verb = "is" if executed == HALF else "are"
+        lead = f"Where {executed} {verb} executed, {base} succeeds {reached(mine[base])}. Against it:"
+        sentences.append(points(lead, claims))
         jumps = [name for name, arm in mine.items() if seam(arm).low > 0]
         sentences.append(f"The action jumps more between chunks than within them for {listing(jumps) or 'no length'}.")
     often = {f"H = {horizon}": {e: arms[e, horizon] for e in EXECUTED} for horizon in REPLANNED}

@@ -1,6 +1,6 @@
 """How many denoising steps a policy needs: success, smoothness and likeness to demonstrations against the time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from matplotlib.figure import Figure
@@ -14,36 +14,30 @@ from ..seeds import derive
 from .plots import legend, line, panels, plain_ticks
 from .policies import (
     COUNTED,
+    DIGITS,
     JERK,
     NET,
-    OVERALL,
     SPEC,
     SUCCESS,
     Arm,
     Budget,
     against,
     beginning,
+    cells,
     driven,
+    heads,
+    reached,
     strangeness,
     taught,
     trained,
 )
-from .study import Findings, Progress, Settings, by_chance, mean, paragraphs, points
+from .study import Cell, Findings, Progress, Settings, by_chance, mean, paragraphs, points
 
 CALLS = (5, 10, 20, 50, 100)
 SAMPLERS: Mapping[str, AnySampler] = {"ddim": DDIM(), "ddpm": DDPM()}
 STRANGE = "energy distance to demonstrations"
 MEASURES = (SUCCESS, STRANGE, JERK)
 P50, P99 = "p50 (ms)", "p99 (ms)"
-COLUMNS = (
-    "sampler",
-    "denoising steps",
-    OVERALL,
-    *MEASURES,
-    *(f"{name}, less that of the most steps" for name in MEASURES),
-    P50,
-    P99,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +54,7 @@ class Steps:
 
 
 Arms = Mapping[tuple[str, int], Steps]
+"""By sampler, or whatever else differs, and number of network calls."""
 
 
 def run(settings: Settings, progress: Progress) -> Findings:
@@ -90,19 +85,8 @@ def run(settings: Settings, progress: Progress) -> Findings:
 
 def findings(arms: Arms) -> Findings:
     """Return table, figure and paragraph."""
-    most = max(counts(arms))
-    rows = [
-        (
-            name,
-            calls,
-            steps.arm.success,
-            *(steps.arm.mean(m) for m in MEASURES),
-            *(None if calls == most else steps.arm.less(arms[name, most].arm, m) for m in MEASURES),
-            *(steps.milliseconds(p) for p in (P50, P99)),
-        )
-        for (name, calls), steps in arms.items()
-    ]
-    return Findings(COLUMNS, rows, _figure(arms), paragraph(arms), COUNTED)
+    columns, rows = table(arms, "sampler", MEASURES)
+    return Findings(columns, rows, figure(arms, MEASURES), paragraph(arms), COUNTED)
 
 
 def counts(arms: Arms) -> list[int]:
@@ -110,53 +94,71 @@ def counts(arms: Arms) -> list[int]:
     return list(dict.fromkeys(calls for _, calls in arms))
 
 
+def table(arms: Arms, head: str, measures: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
+    """Return columns and rows; differences are to the most steps."""
+    most = max(counts(arms))
+    rows = [
+        (name, calls, *cells(steps.arm, arms[name, most].arm, measures), *(steps.milliseconds(p) for p in (P50, P99)))
+        for (name, calls), steps in arms.items()
+    ]
+    return (head, "denoising steps", *heads(measures, "the most steps"), P50, P99), rows
+
+
+def fewer(arms: Arms, name: str, measures: Sequence[str]) -> list[str]:
+    """Return a claim a measure: what fewer steps than the most change."""
+    mine = {_words(calls): arms[name, calls].arm for calls in counts(arms)}
+    return [
+        against(mine, _words(max(counts(arms))), measure=m, digits=4 if m == STRANGE else DIGITS.get(m, 1))
+        for m in measures
+    ]
+
+
 def paragraph(arms: Arms) -> str:
     """Return what the numbers show."""
     sentences: list[str] = []
-    base = f"{max(counts(arms))} steps"
+    most = max(counts(arms))
     for name in SAMPLERS:
-        mine = {f"{calls} steps": arms[name, calls].arm for calls in counts(arms)}
-        level = mine[base].success
-        claims = [
-            against(mine, base, measure=SUCCESS),
-            against(mine, base, measure=STRANGE, digits=4),
-            against(mine, base, measure=JERK),
-        ]
-        reached = (
-            f"With {base} of {name} the policies succeed in {level.value:.1f} % [{level.low:.1f}, {level.high:.1f}] of "
-            "the episodes. Against them:"
-        )
-        sentences.append(points(reached, claims))
+        lead = f"With {_words(most)} of {name} the policies succeed {reached(arms[name, most].arm)}. Against them:"
+        sentences.append(points(lead, fewer(arms, name, MEASURES)))
     first, second = SAMPLERS
-    both = {f"{calls} steps": {name: arms[name, calls].arm for name in SAMPLERS} for calls in counts(arms)}
+    both = {_words(calls): {name: arms[name, calls].arm for name in SAMPLERS} for calls in counts(arms)}
     claims = [f"{words}: {against(pair, first, measure=SUCCESS)}" for words, pair in both.items()]
     sentences.append(points(f"{second} against {first}:", claims))
-    times = [f"{calls} steps {_milliseconds(arms[first, calls])}" for calls in counts(arms)]
-    sentences.append(f"On {hardware()}, one thread, batch 1, a plan by {first} takes (p50 / p99) {', '.join(times)}.")
+    sentences.append(f"On {hardware()}, one thread, batch 1, a plan by {first} takes (p50 / p99) {times(arms, first)}.")
     verdicts = len(SAMPLERS) * (len(counts(arms)) - 1) * len(MEASURES) + len(counts(arms))
     return paragraphs(*sentences, by_chance(verdicts))
+
+
+def times(arms: Arms, name: str) -> str:
+    """Return how long a plan takes, by number of steps, as words."""
+    return ", ".join(f"{_words(calls)} {_milliseconds(arms[name, calls])}" for calls in counts(arms))
+
+
+def _words(calls: int) -> str:
+    return f"{calls} steps"
 
 
 def _milliseconds(steps: Steps) -> str:
     return f"{steps.milliseconds(P50).value:.1f} / {steps.milliseconds(P99).value:.1f} ms"
 
 
-def _figure(arms: Arms) -> Figure:
+def figure(arms: Arms, measures: Sequence[str]) -> Figure:
+    """Return one panel a measure and one of times, against the number of steps."""
     compared = counts(arms)
-    figure, axes = panels([*MEASURES, "time of a plan (ms)"], columns=4, width=3.2)
+    drawn, axes = panels([*measures, "time of a plan (ms)"], columns=4, width=3.2)
     for place in axes:
         place.set_xscale("log")
         place.set_xlabel("denoising steps")
     axes[-1].set_yscale("log")
-    for index, name in enumerate(SAMPLERS):
+    for index, name in enumerate(dict.fromkeys(name for name, _ in arms)):
         mine = [arms[name, calls] for calls in compared]
-        for place, measure in zip(axes, MEASURES, strict=False):
+        for place, measure in zip(axes, measures, strict=False):
             line(place, compared, [steps.arm.mean(measure) for steps in mine], label=name, index=index)
         for percentile, label in ((P50, name), (P99, f"{name}, 99th percentile")):
-            times = [steps.milliseconds(percentile) for steps in mine]
-            line(axes[-1], compared, times, label=label, index=index, dashed=percentile == P99)
+            taken = [steps.milliseconds(percentile) for steps in mine]
+            line(axes[-1], compared, taken, label=label, index=index, dashed=percentile == P99)
     plain_ticks(axes)
     for place in axes:
         place.set_xticks(compared, [str(c) for c in compared])
-    legend(figure, axes)
-    return figure
+    legend(drawn, axes)
+    return drawn

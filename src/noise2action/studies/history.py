@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..data.episodes import Episodes
 from ..evaluate.setting import Setting
 from ..policies import DiffusionConfig
 from ..seeds import derive
@@ -15,14 +14,17 @@ from .policies import (
     COUNTED,
     JERK,
     NET,
-    OVERALL,
     SPEC,
     SUCCESS,
     Arm,
     Budget,
     against,
+    blanked,
+    cells,
     deviation,
     driven,
+    heads,
+    reached,
     taught,
     trained,
 )
@@ -44,9 +46,7 @@ MEASURES = (SUCCESS, ERROR, JERK)
 COLUMNS = (
     "observed",
     "steps",
-    OVERALL,
-    *MEASURES,
-    *(f"{name}, less that of {BASE} steps" for name in MEASURES),
+    *heads(MEASURES, f"{BASE} steps"),
 )
 
 Arms = Mapping[tuple[str, int], Arm]
@@ -65,7 +65,7 @@ def run(settings: Settings, progress: Progress) -> Findings:
         demonstrations = taught(budget, seed).episodes
         for j, ((name, steps), arm) in enumerate(arms.items()):
             config = DiffusionConfig(spec=replace(SPEC, obs_steps=steps), net=NET)
-            found = trained(config, _shown(demonstrations, SHOWN[name]), budget=budget, seed=seed)
+            found = trained(config, blanked(demonstrations, SHOWN[name].given), budget=budget, seed=seed)
             results = driven(found.policy, budget.episodes, setting=SHOWN[name])
             arm.add(results, further={ERROR: deviation(found)})
             progress(k * len(arms) + j + 1, budget.seeds * len(arms))
@@ -78,19 +78,11 @@ def findings(arms: Arms) -> Findings:
         (
             name,
             steps,
-            arm.success,
-            *(arm.mean(m) for m in MEASURES),
-            *(None if steps == BASE else arm.less(arms[name, BASE], m) for m in MEASURES),
+            *cells(arm, arms[name, BASE], MEASURES),
         )
         for (name, steps), arm in arms.items()
     ]
     return Findings(COLUMNS, rows, _figure(arms), paragraph(arms), COUNTED)
-
-
-def _shown(episodes: Episodes, setting: Setting) -> Episodes:
-    """Return the demonstrations as a policy observes them in `setting`."""
-    arrays = {name: np.zeros_like(x) if name in setting.given else x for name, x in episodes.arrays.items()}
-    return Episodes(arrays, episodes.ends, episodes.schema)
 
 
 def paragraph(arms: Arms) -> str:
@@ -104,12 +96,8 @@ def paragraph(arms: Arms) -> str:
             against(mine, base, measure=ERROR, digits=4),
             against(mine, base, measure=JERK),
         ]
-        level = mine[base].success
-        reached = (
-            f"With {name} observed, policies of {base} succeed in {level.value:.1f} % [{level.low:.1f}, "
-            f"{level.high:.1f}] of the episodes. Against them:"
-        )
-        sentences.append(points(reached, claims))
+        lead = f"With {name} observed, policies of {base} succeed {reached(mine[base])}. Against them:"
+        sentences.append(points(lead, claims))
     seen = next(iter(SHOWN))
     hidden = {_words(steps): {name: arms[name, steps] for name in SHOWN} for steps in STEPS}
     claims = [

@@ -1,25 +1,28 @@
-"""Small policies in a task that takes no time to simulate: what the studies of control share."""
+"""Small policies in tasks that take little time to simulate: what the studies of control share."""
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import torch
 
-from ..data.episodes import Episodes
+from ..data.episodes import ACTION, Episodes
 from ..data.formats import write
 from ..data.windows import Batch
-from ..envs.tasks import find
+from ..envs.tasks import Task, find
 from ..evaluate.distances import energy_distance
+from ..evaluate.modes import mode_statistics
 from ..evaluate.rollouts import EpisodeResult, rollout
-from ..evaluate.setting import Setting
+from ..evaluate.setting import AS_DRAWN, Setting
+from ..evaluate.smoothness import jumps, rms_jerk
 from ..evaluate.statistics import Estimate, wilson
 from ..nets import MLPConfig
-from ..policies import AnyPolicy, AnyPolicyConfig, PolicySpec
+from ..policies import AnyPolicy, AnyPolicyConfig, DiffusionConfig, PolicySpec, RegressionConfig
 from ..policies.checkpoint import build, load
 from ..recipes.demonstrations import Demonstrated, demonstrate
 from ..recipes.experiment import DataConfig, Experiment
@@ -28,12 +31,19 @@ from ..seeds import derive, generator
 from ..train.config import TrainConfig
 from ..train.loop import Job, fit
 from ..train.validate import action_error
-from .study import difference, listing, mean, verdict
+from .study import Cell, difference, listing, mean, verdict
 
 TASK = "two_routes"
 SPEC = PolicySpec(obs_steps=2, horizon=16, stride=8, control_hz=10.0)
 NET = MLPConfig(width=128, blocks=2, condition_width=64, time_dim=64)
 """Small enough that a training takes seconds."""
+LARGER = MLPConfig(width=256, blocks=3, condition_width=128, time_dim=64)
+"""For tasks that it is too small for: a training takes a minute."""
+DIFFUSION, REGRESSION = "diffusion", "regression"
+KINDS: Mapping[str, type[DiffusionConfig] | type[RegressionConfig]] = MappingProxyType(
+    {DIFFUSION: DiffusionConfig, REGRESSION: RegressionConfig}
+)
+"""The policy, and its control on the same network."""
 FRESH = 100_000
 """First seed of the episodes: the same layouts and noises for everything that is compared."""
 SUCCESS, JERK, BOUNDARY, WITHIN = (
@@ -43,12 +53,20 @@ SUCCESS, JERK, BOUNDARY, WITHIN = (
     "jump within chunks (m/s)",
 )
 """Measures of episodes: jerk of the commanded velocity, distance of consecutive commands."""
+JERKS, JUMPS = "jerk / demonstrated", "jump between chunks / demonstrated step"
+"""The same without units: over the mean jerk of the demonstrations, and their mean distance of consecutive actions."""
+COVERED, ENTROPY, SPLIT = "routes taken (%)", "entropy of routes (bits)", "total variation to demonstrated routes"
+"""Which of the ways are taken: share of the demonstrated ones, how evenly, and how far from the demonstrated shares."""
+DIGITS: Mapping[str, int] = MappingProxyType({JERKS: 2, JUMPS: 2, ENTROPY: 2, SPLIT: 3})
+"""Digits of a measure's differences, where one is not enough."""
 OVERALL = "success (%), Wilson over all episodes"
 COUNTED: Mapping[str, str] = MappingProxyType({OVERALL: "episodes"})
 """What an interval counts that does not count trainings, each of one seed."""
 EMPTY: Mapping[str, float] = MappingProxyType({})
 HELD_OUT = 1 / 3
 """Share of the demonstrations that no policy is trained on."""
+ONE = 1e-9
+"""Such a share where nothing is compared with what is held out: one episode, the least."""
 WINDOWS = 500
 """Held-out windows from which chunks are planned and compared."""
 
@@ -60,11 +78,21 @@ class Budget:
     demonstrations: int
     """Episodes, those held out included."""
     steps: int
-    """Optimiser steps of 64 windows."""
+    """Optimiser steps."""
     episodes: int
     """Fresh episodes that a policy is rolled out in."""
     seeds: int
     """Trainings, each on its own demonstrations; the same ones for everything that is compared."""
+    windows: int = 64
+    """Of an optimiser step."""
+    precision: Literal["auto", "fp32"] = "fp32"
+    """float32 on every processor, so that a study is a function of its seed; auto is faster on processors with bf16."""
+
+
+def configured(task: str, kind: str = DIFFUSION) -> DiffusionConfig | RegressionConfig:
+    """Return the policy that studies train in `task`: windows and network are the same for every kind."""
+    spec = replace(SPEC, control_hz=find(task).control_hz)
+    return KINDS[kind](spec=spec, net=NET if task == TASK else LARGER)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,14 +110,36 @@ def taught(budget: Budget, seed: int, *, task: str = TASK) -> Demonstrated:
     return demonstrate(find(task), budget.demonstrations, seed=seed)
 
 
-def trained(config: AnyPolicyConfig, episodes: Episodes, *, budget: Budget, seed: int, task: str = TASK) -> Trained:
-    """Return a policy trained on two thirds of `episodes`, its weights averaged; `KeyboardInterrupt` passes through."""
-    # float32 on every processor, so that a study is a function of its seed.
+def blanked(episodes: Episodes, given: Mapping[str, np.ndarray]) -> Episodes:
+    """Return demonstrations in which the features that are `given` read zero at every step."""
+    arrays = {name: np.zeros_like(x) if name in given else x for name, x in episodes.arrays.items()}
+    return Episodes(arrays, episodes.ends, episodes.schema)
+
+
+def learnt(task: str, kind: str, episodes: Episodes, *, budget: Budget, seed: int) -> AnyPolicy:
+    """Return the policy that studies train in `task`, on all of `episodes` but one."""
+    config = configured(task, kind)
+    if config.net == LARGER:
+        # These learn much from few windows a step only if they take very many steps.
+        budget = replace(budget, windows=256, precision="auto")
+    return trained(config, episodes, budget=budget, seed=seed, task=task, held_out=ONE).policy
+
+
+def trained(
+    config: AnyPolicyConfig,
+    episodes: Episodes,
+    *,
+    budget: Budget,
+    seed: int,
+    task: str = TASK,
+    held_out: float = HELD_OUT,
+) -> Trained:
+    """Return a policy trained on `episodes`, a share of which is held out; `KeyboardInterrupt` passes through."""
     train = TrainConfig(
         steps=budget.steps,
-        batch_size=64,
+        batch_size=budget.windows,
         warmup_steps=min(100, budget.steps // 4),
-        precision="fp32",
+        precision=budget.precision,
         threads=torch.get_num_threads(),
         validate_minutes=1e3,
         save_minutes=1e3,
@@ -98,7 +148,7 @@ def trained(config: AnyPolicyConfig, episodes: Episodes, *, budget: Budget, seed
         path, run = Path(folder, "demonstrations.npz"), Path(folder, "run")
         write(path, episodes)
         run.mkdir()
-        data = DataConfig(path=str(path), held_out=HELD_OUT)
+        data = DataConfig(path=str(path), held_out=held_out)
         prepared, _ = job(Experiment(task, config, data, train, seed=derive(seed, "training")))
         began = time.process_time()
         if not fit(prepared, run):
@@ -108,11 +158,11 @@ def trained(config: AnyPolicyConfig, episodes: Episodes, *, budget: Budget, seed
 
 
 def driven(
-    policy: AnyPolicy, episodes: int, *, task: str = TASK, setting: Setting | None = None
+    policy: AnyPolicy, episodes: int, *, task: str | Task = TASK, setting: Setting = AS_DRAWN
 ) -> tuple[EpisodeResult, ...]:
     """Return what `policy` does in fresh episodes, the same ones for every policy."""
     seeds = range(FRESH, FRESH + episodes)
-    return rollout(find(task), policy, seeds, setting=setting or Setting())
+    return rollout(find(task) if isinstance(task, str) else task, policy, seeds, setting=setting)
 
 
 def beginning(results: Sequence[EpisodeResult]) -> Mapping[str, np.ndarray]:
@@ -153,13 +203,13 @@ class Arm:
     """One of the things that are compared: what its policies did, training by training."""
 
     episodes: list[EpisodeResult] = field(default_factory=list[EpisodeResult])
-    """All episodes of all trainings."""
+    """All episodes of all trainings, without their traces."""
     values: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     """One number a training, by measure."""
 
     def add(self, run: Sequence[EpisodeResult], *, further: Mapping[str, float] = EMPTY) -> None:
         """Note the episodes of one more training, measured, and `further` measures of it."""
-        self.episodes.extend(run)
+        self.episodes.extend(replace(result, trace=None) for result in run)
         for name, value in {**measured(run), **further}.items():
             self.values.setdefault(name, []).append(value)
 
@@ -188,6 +238,46 @@ def measured(run: Sequence[EpisodeResult]) -> dict[str, float]:
     }
 
 
+def smooth(run: Sequence[EpisodeResult], demonstrations: Episodes, control_hz: float) -> dict[str, float]:
+    """Return `JERKS` and `JUMPS` of the episodes of one policy."""
+    parts = [demonstrations.arrays[ACTION][slice(*demonstrations.bounds(k))] for k in range(len(demonstrations))]
+    jerk = _mean([rms_jerk(actions, control_hz) for actions in parts])
+    step = _mean([jumps(actions, np.zeros(len(actions), np.bool_)).within for actions in parts])
+    found = measured(run)
+    return {JERKS: found[JERK] / jerk, JUMPS: found[BOUNDARY] / step}
+
+
+def routed(run: Sequence[EpisodeResult], shares: Mapping[str, float]) -> dict[str, float]:
+    """Return `COVERED`, `ENTROPY` and `SPLIT` of the episodes of one policy against the `shares` of demonstrations."""
+    modes = mode_statistics([result.route or "none" for result in run], shares)
+    return {COVERED: 100 * modes.coverage, ENTROPY: modes.entropy, SPLIT: modes.total_variation}
+
+
+def heads(measures: Sequence[str], than: str) -> tuple[str, ...]:
+    """Return the columns of `cells`; differences are to `than`."""
+    return (OVERALL, *measures, *(f"{name}, less that of {than}" for name in measures))
+
+
+def cells(arm: Arm, base: Arm, measures: Sequence[str]) -> tuple[Cell, ...]:
+    """Return the success of all episodes, the measures, and what they are less those of `base`, if it is another."""
+    return (
+        arm.success,
+        *(arm.mean(measure) for measure in measures),
+        *(None if arm is base else arm.less(base, measure) for measure in measures),
+    )
+
+
+def rate(arm: Arm) -> str:
+    """Return the success in all its episodes, as words."""
+    level = arm.success
+    return f"{level.value:.1f} % [{level.low:.1f}, {level.high:.1f}]"
+
+
+def reached(arm: Arm) -> str:
+    """Return in how many of all its episodes an arm succeeds, as words."""
+    return f"in {rate(arm)} of the episodes"
+
+
 def _mean(values: Sequence[float | None]) -> float:
     """Return the mean of what is known; 0 where no episode is long enough to tell."""
     known = [value for value in values if value is not None]
@@ -199,11 +289,15 @@ def against(arms: Mapping[str, Arm], base: str, *, measure: str, digits: int = 1
 
     Verdicts are by intervals over trainings, paired; the numbers are differences.
     """
+    pairs = {name: (arm, arms[base]) for name, arm in arms.items() if name != base}
+    return apart(pairs, measure=measure, digits=digits)
+
+
+def apart(pairs: Mapping[str, tuple[Arm, Arm]], *, measure: str, digits: int = 1) -> str:
+    """Return for which pairs a measure of the first is above that of the second, as `against` does."""
     found: dict[str, list[str]] = {}
-    for name, arm in arms.items():
-        if name == base:
-            continue
-        gap = arm.less(arms[base], measure)
+    for name, (arm, other) in pairs.items():
+        gap = arm.less(other, measure)
         word = verdict(gap, below="lower for", above="higher for", tie="not told apart for")
         numbers = [f"{value:+.{digits}f}" for value in (gap.value, gap.low, gap.high)]
         found.setdefault(word, []).append(f"{name} ({numbers[0]} [{numbers[1]}, {numbers[2]}])")

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Size = Literal["full", "quick", "tiny"]
-"""full: minutes. quick: under a minute on 2 cores. tiny: seconds, for tests; too few samples to conclude from."""
+"""full: minutes. quick: under a minute on 2 cores, a few where tasks are simulated. tiny: seconds, for tests; too few
+samples to conclude from."""
 
 Value = TypeVar("Value")
 

@@ -1,0 +1,43 @@
+"""The study of shapes: every claim is recomputed from its table, and every shape that is asked for is the one met."""
+
+import pytest
+from control_claims import at, clauses, findings, rows, told, verdict
+
+pytest.importorskip("metaworld", reason="needs the extra `sim`")
+
+from noise2action.envs.grasp_novel import HELD_OUT, SHAPES, TRAINED, GraspNovel
+from noise2action.errors import TaskError
+from noise2action.studies import seen_vs_novel
+from noise2action.studies.policies import SUCCESS
+
+
+def test_claims_follow_from_the_rows() -> None:
+    table, text = rows("seen-vs-novel"), findings("seen-vs-novel").paragraph
+    found = clauses(text, SUCCESS)
+    for k, observed in enumerate(seen_vs_novel.OBSERVED):
+        mine = {str(row["shapes"]): row for row in table if row["observed"] == observed}
+        assert list(mine) == [seen_vs_novel.SEEN, "box", seen_vs_novel.NOVEL, "cross"]
+        for name, row in mine.items():
+            if name != seen_vs_novel.SEEN:
+                gap = at(row, f"{SUCCESS}, less that of {seen_vs_novel.SEEN}")
+                clause = found[2 * k + (name != seen_vs_novel.NOVEL)][verdict(gap)]
+                assert f"{name} {told(gap, 1)}" in clause
+
+
+def test_a_shape_that_is_asked_for_lies_where_the_seed_says() -> None:
+    env = GraspNovel()
+    seen, _ = env.reset(seed=5)
+    layout, drawn = env.layout, env.shape
+    assert drawn in HELD_OUT
+    for name in SHAPES:
+        asked, _ = env.reset(seed=5, options={"shape": name})
+        assert env.shape == name
+        assert (env.layout == layout).all()
+        assert (asked["shape"][:2] == seen["shape"][:2]).all()
+    again, _ = env.reset(seed=5)
+    assert all((again[key] == seen[key]).all() for key in seen)
+    assert tuple(TRAINED) + tuple(HELD_OUT) == tuple(SHAPES)
+    with pytest.raises(TaskError, match="expected a shape, got 'mushrooms': .*did you mean 'mushroom'"):
+        env.reset(seed=5, options={"shape": "mushrooms"})
+    with pytest.raises(TaskError, match="options of reset"):
+        env.reset(seed=5, options={"size": 1.0})
