@@ -22,3 +22,6 @@ def test_a_missing_package_names_the_extra_to_install():
 def test_close_names_are_suggested_and_others_are_not():
     assert "did you mean 'cosine'?" in did_you_mean("cosin", ["cosine", "straight"])
     assert did_you_mean("zzz", ["b", "a"]) == "known: a, b"
+    assert did_you_mean("--hide", ["--episodes", "--seed"]) == "known: --episodes, --seed"
+    assert "did you mean '--episodes'?" in did_you_mean("--episode", ["--episodes", "--seed"])
+    assert did_you_mean("zzz", []) == "known: none"

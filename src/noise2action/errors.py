@@ -76,6 +76,7 @@ class RunLockedError(Noise2ActionError):
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `known: a, b, c (did you mean b?)` for an error message about an unknown `word`."""
     names = sorted(known)
-    close = get_close_matches(word, names, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"known: {', '.join(names)}{hint}"
+    plain = {name.lstrip("-"): name for name in names}  # the dashes of two flags make them no more alike
+    close = get_close_matches(word.lstrip("-"), plain, n=1)
+    hint = f" (did you mean {plain[close[0]]!r}?)" if close else ""
+    return f"known: {', '.join(names) or 'none'}{hint}"

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 
 from .errors import ConfigError, StorageError
@@ -9,7 +10,9 @@ from .errors import ConfigError, StorageError
 REMEDIES = {
     errno.ENOTDIR: "a part of the path is a file: choose another place",
     errno.EEXIST: "a part of the path is a file: choose another place",
+    errno.ENOENT: "choose a place where folders can be made",
     errno.EACCES: "choose a place that you may write to",
+    errno.EPERM: "choose a place that you may write to",
     errno.EROFS: "choose a place that you may write to",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
@@ -17,13 +20,21 @@ REMEDIES = {
 
 
 def check_place(path: Path, *, flag: str) -> None:
-    """Raise `ConfigError` that names `flag` where no file or folder can be made at `path`; nothing is written."""
+    """Raise `ConfigError` that names `flag` where no file or folder can be made at `path`; nothing is left there."""
     parent = next((p for p in path.absolute().parents if os.path.lexists(p)), None)
     if parent is not None and not parent.is_dir():
         raise ConfigError(f"{flag}: expected a path through folders, got the file {parent} in {path}: choose another")
     here = path if path.exists() else parent
-    if here is not None and not os.access(here, os.W_OK):
-        raise ConfigError(f"{flag}: expected a place that you may write to, got {here}: choose another")
+    if here is None:
+        return
+    try:
+        # Some folders (/proc, a full disk) refuse what their permissions grant: only trying tells.
+        Path(tempfile.mkdtemp(prefix=".tmp-", dir=here if here.is_dir() else parent)).rmdir()
+        refused = None if os.access(here, os.W_OK) else "it is read-only"
+    except OSError as error:
+        refused = error.strerror
+    if refused is not None:
+        raise ConfigError(f"{flag}: expected a place that you may write to, got {here} ({refused}): choose another")
 
 
 def atomic_write(path: Path, body: bytes) -> None:

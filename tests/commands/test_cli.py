@@ -3,6 +3,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from noise2action.errors import ConfigError, StorageError
 from noise2action.policies import RegressionConfig
 from noise2action.policies.checkpoint import complete
 from noise2action.recipes import RECIPES, find
-from noise2action.storage import atomic_write
+from noise2action.storage import atomic_write, check_place
 
 TINY = [
     "--data.demonstrations", "6", "--data.held-out", "0.2", "--train.steps", "20", "--train.batch-size", "32",
@@ -257,13 +258,21 @@ def test_what_cannot_be_written_is_told_before_the_work(trained, tmp_path, monke
     ):
         assert run(*words) == 2
         shown = capsys.readouterr().err
-        assert "--out: expected a path through folders, got the file" in shown
+        assert "expected a path through folders, got the file" in shown
         assert len(shown.splitlines()) == 1
+    before = set(tmp_path.iterdir())
+    check_place(tmp_path / "new" / "r.json", flag="--out")
+    check_place(tmp_path / "x.txt", flag="--out")
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_a_disk_that_refuses_is_told_why(tmp_path):
     (tmp_path / "x.txt").write_text("")
-    for path, remedy in ((tmp_path / "x.txt" / "a" / "b", "is a file"), (tmp_path / ("n" * 300), "a shorter name")):
+    (tmp_path / "gone").symlink_to("/proc/n2a/x")
+    told = {"x.txt/a/b": "is a file", "n" * 300: "a shorter name"}
+    if Path("/proc/self").exists():
+        told["gone"] = "where folders can be made"
+    for path, remedy in ((tmp_path / name, remedy) for name, remedy in told.items()):
         with pytest.raises(StorageError, match=remedy):
             atomic_write(path, b"")
 

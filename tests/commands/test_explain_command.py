@@ -35,6 +35,7 @@ def test_what_a_policy_sees_is_drawn_and_written(sees, capsys):
     assert run("explain", out, *FEW) == 0
     said = capsys.readouterr()
     assert "goal_image" in said.out
+    assert all(f"{stage}: " in said.err for stage in ("influence", "keypoints", "gradients", "covering goal_image"))
     found = json.loads((out / "explain" / "explain.json").read_text())
     assert (found["source"], found["episodes"], found["action_unit"]) == ("rollouts", [0, 1], "m/s")
     names = [row["name"] for row in found["influence"]]
@@ -81,6 +82,8 @@ def test_a_policy_without_pictures_has_its_influences_measured(tmp_path, capsys)
         (["--data", "nowhere.npz"], "nowhere.npz"),
         (["--sampler", "adaptive"], "--sampler: expected"),
         (["--nfe", "0"], "--nfe"),
+        (["--out", "/proc/n2a"], "--out: expected a place that you may write to, got /"),
+        (["--hide", "goal_image"], "unknown option '--hide'; known: "),
     ],
 )
 def test_what_makes_no_sense_is_one_line(sees, words, message, capsys):
@@ -89,3 +92,11 @@ def test_what_makes_no_sense_is_one_line(sees, words, message, capsys):
     said = capsys.readouterr().err.strip().split("\n")[-1]
     assert said.startswith("n2a: error: ")
     assert message in said
+    assert "did you mean" not in said
+
+
+def test_a_file_is_told_to_be_no_run(tmp_path, capsys):
+    (tmp_path / "README.md").write_text("")
+    for verb in ("explain", "eval"):
+        assert run(verb, tmp_path / "README.md") == 2
+        assert f"expected a run folder, got a file: {tmp_path / 'README.md'}" in capsys.readouterr().err

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from noise2action import recipes
 from noise2action.cli import main
 from noise2action.commands.runs import open_policy, write_config
 from noise2action.diffusion.grids import LogSNR
+from noise2action.diffusion.paths import TerminalSNRWarning
 from noise2action.diffusion.samplers import NAMED, Adams
+from noise2action.diffusion.sampling import CoarseGridWarning, place
 from noise2action.envs.tasks import find
 from noise2action.errors import PathError, SchemaError
 from noise2action.evaluate.latency import measure_latency
@@ -115,6 +118,25 @@ def test_export_and_import_through_the_shell_is_the_identity(run, tmp_path) -> N
     assert all(x.equal(second.tensors["normalizer"][key]) for key, x in first.tensors["normalizer"].items())
 
 
+def test_the_one_grid_of_lerobot_is_nothing_to_warn_of(run, tmp_path, recwarn) -> None:
+    place.cache_clear()
+    assert main(["export", "lerobot", str(run), str(tmp_path / "out"), "--sampler", "ddim", "--nfe", "8"]) == 0
+    assert main(["import", "lerobot", str(tmp_path / "out"), str(tmp_path / "run")]) == 0
+    assert not [w for w in recwarn if issubclass(w.category, CoarseGridWarning | TerminalSNRWarning)]
+
+
+def test_a_failed_import_says_one_line_that_names_the_file(theirs, tmp_path, capsys) -> None:
+    for file in theirs.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(dict(list(weights.items())[1:]), tmp_path / "model.safetensors")
+    assert main(["import", "lerobot", str(tmp_path), str(tmp_path / "out"), "--task", "two_routes", *TOLD]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "model.safetensors: expected exactly the weights of its configuration, got 1 missing" in said
+    assert "save the policy again" in said
+
+
 def test_an_own_run_is_exported_once_it_is_said_how_to_sample(run, tmp_path, capsys) -> None:
     checkpoint = load(run)
     policy = checkpoint.deployed.policy
@@ -174,12 +196,15 @@ def test_what_begins_from_a_run_states_the_normaliser_that_it_brings(run) -> Non
 
 def test_another_policy_or_other_features_are_named(run, theirs, tmp_path, capsys) -> None:
     assert trained(run, tmp_path / "a", "--policy.net.kernel", "3") == 2
-    assert "got another policy.net.kernel" in capsys.readouterr().err
+    assert "--init: policy.net.kernel: expected 5, got 3: policy and normaliser are those of" in capsys.readouterr().err
     assert trained(run, tmp_path / "a", "--policy.objective.target", "clean") == 2
-    assert "got another policy.objective.target" in capsys.readouterr().err
+    assert "--init: policy.objective.target: expected epsilon, got clean" in capsys.readouterr().err
+    assert trained(run, tmp_path / "a", "--policy", "regression") == 2
+    assert "--init: policy: expected diffusion, got regression" in capsys.readouterr().err
     assert main(["import", "lerobot", str(theirs), str(tmp_path / "named")]) == 0
     assert trained(tmp_path / "named", tmp_path / "a") == 2
     assert "--init: expected a run on features of two_routes, got 'observation.state'" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
     assert trained(tmp_path / "nothing", tmp_path / "a") == 2
     assert "expected a run folder with checkpoints" in capsys.readouterr().err
 
@@ -191,6 +216,9 @@ def test_what_the_shell_is_told_wrongly_is_one_line(theirs, run, tmp_path, capsy
         ([str(theirs), str(run)], "expected a new run folder"),
         ([str(theirs), out, *TOLD], "--feature: expected --task as well"),
         ([str(theirs), out, "--task", "none"], "expected a task, got 'none'"),
+        ([str(theirs / "config.json"), out], "expected a folder with LeRobot's files, got a file"),
+        ([str(theirs), str(theirs / "config.json")], "OUT: expected a folder, got a file"),
+        ([str(theirs), out, "--control-hz", "-3"], "--control-hz: expected a number in (0, 10000], got -3"),
         ([str(theirs), out, *task, "--control-hz", "3"], "--control-hz: expected that of two_routes"),
         ([str(theirs), out, *task, "--feature", "observation.state"], "expected NAME=FEATURE"),
         ([str(theirs), out, *task, "--feature", "state=position"], "expected a name of the checkpoint"),
@@ -201,6 +229,12 @@ def test_what_the_shell_is_told_wrongly_is_one_line(theirs, run, tmp_path, capsy
         said = capsys.readouterr().err
         assert message in said
         assert said.count("\n") == 1
+    assert main(["import", "stanford", str(theirs), out]) == 2
+    assert "expected a checkpoint file (.ckpt), got a folder" in capsys.readouterr().err
+    assert main(["export", "lerobot", str(theirs / "config.json"), out]) == 2
+    assert "expected a run folder, got a file" in capsys.readouterr().err
+    assert main(["export", "lerobot", str(run), str(theirs)]) == 2
+    assert "OUT: expected a new folder, got one that exists" in capsys.readouterr().err
     assert main(["import"]) == 2
     assert main(["export", "nothing"]) == 2
     assert not (tmp_path / "out").exists()

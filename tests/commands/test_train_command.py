@@ -7,6 +7,7 @@ import pytest
 
 from noise2action.cli import main
 from noise2action.commands import overrides
+from noise2action.commands.train import _changed
 from noise2action.errors import ConfigError
 from noise2action.recipes import find, prepare
 
@@ -18,7 +19,11 @@ SENTENCES = pytest.mark.skipif(importlib.util.find_spec("sentence_transformers")
     [
         ("pusht_image", ["--policy.encoder.vision", "vit"], "expected images that divide by the patch of 16 px"),
         ("pusht_image", ["--policy.encoder.crop.height", "97"], "expected a crop inside 96 x 96, got 97 x 84"),
-        ("two_routes_text", ["--policy.encoder.text", "null"], "expected an encoder for the text"),
+        (
+            "two_routes_text",
+            ["--policy.encoder.text", "null"],
+            "expected an encoder for the text .* known: hashed_ngrams, sentence_model",
+        ),
         ("two_routes", ["--policy.encoder.token-dim", "8"], "expected a network that attends to tokens"),
         (
             "two_routes",
@@ -33,6 +38,17 @@ SENTENCES = pytest.mark.skipif(importlib.util.find_spec("sentence_transformers")
             ],
             "expected a safetensors file of ImageNet weights, got nowhere.safetensors",
         ),
+        (
+            "pusht_image",
+            [
+                *("--policy.encoder.vision.norm", "batch", "--policy.encoder.vision.stem", "standard"),
+                *("--policy.encoder.vision.weights", "."),
+            ],
+            "expected a safetensors file of ImageNet weights, got a folder",
+        ),
+        ("two_routes", ["--policy.spec.control-hz", "5"], "control_hz=10 of two_routes, got 5: change it"),
+        ("two_routes", ["--data", "nowhere.npz"], "nowhere.npz"),
+        ("two_routes", ["--init", "pyproject.toml"], "expected a run folder, got a file: pyproject.toml"),
         pytest.param(
             "two_routes_text",
             ["--policy.encoder.text", "sentence_model"],
@@ -51,6 +67,16 @@ def test_a_policy_that_cannot_be_built_is_told_first(recipe, flags, said, tmp_pa
     found = capsys.readouterr().err
     assert re.search(said, found)
     assert not out.exists()
+
+
+def test_another_task_or_kind_is_told_before_what_follows_from_it():
+    old = find("two_routes")
+    assert _changed(old, find("pusht_state")) == "task: expected two_routes, got pusht"
+    policy = overrides.apply(old, overrides.parse(["--policy", "regression"]), where="--")
+    assert _changed(old, policy) == "policy: expected diffusion, got regression"
+    seed = overrides.apply(old, overrides.parse(["--seed", "7"]), where="--")
+    assert _changed(old, seed) == "seed: expected 0, got 7"
+    assert _changed(old, old) is None
 
 
 def flagged(recipe, *words):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from noise2action.data import formats
-from noise2action.data.doctor import check_finite, report, scaling
+from noise2action.data.doctor import check_finite, pictures, report, scaling
 from noise2action.data.episodes import Episodes
 from noise2action.errors import DataError
 
@@ -29,6 +29,20 @@ def test_a_healthy_data_set_has_no_findings_and_right_statistics():
         for got, wanted in [(feature.low, x.min(0)), (feature.high, x.max(0)), (feature.mean, x.mean(0))]:
             assert np.allclose(got, wanted, rtol=1e-12)
         assert np.allclose(feature.std, x.std(0), rtol=1e-9)
+
+
+def test_a_dead_camera_is_named():
+    rng = np.random.default_rng(0)
+    seen = rng.integers(0, 255, (300, 16, 16, 3), dtype=np.uint8)
+    half = seen.copy()
+    half[:30] = 7
+    arrays = {"alive": seen, "dead": np.zeros_like(seen), "half": half, "still": np.broadcast_to(seen[0], seen.shape)}
+    said = {f.key: f.message for f in pictures(arrays, arrays)}
+    assert sorted(said) == ["dead", "half", "still"]
+    assert "every picture is of one value" in said["dead"]
+    assert "30 of 300 pictures are of one value" in said["half"]
+    assert "every picture is the same" in said["still"]
+    assert [key for _, key, _ in found(arrays)] == ["dead", "half", "still"]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -52,11 +52,11 @@ class Drift(gymnasium.Env[Any, Any]):
         type(self).closed += 1
 
 
-def no_demonstration(seed: int) -> Any:
+def no_demonstration(*_: object) -> Any:
     raise NotImplementedError
 
 
-TASK = Task("drift", SCHEMA, HZ, MAX_STEPS, Drift, no_demonstration)
+TASK = Task("drift", SCHEMA, HZ, MAX_STEPS, Drift, no_demonstration, no_demonstration)
 
 
 @dataclass

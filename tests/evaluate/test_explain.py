@@ -19,7 +19,7 @@ from noise2action.encoders.text import HashedNGramsConfig
 from noise2action.encoders.vit import ViTConfig
 from noise2action.errors import ConfigError
 from noise2action.evaluate.attention import attended
-from noise2action.evaluate.explain import EVERYTHING, NOISE, OLDER, Subject, influences, moved
+from noise2action.evaluate.explain import EVERYTHING, NOISE, OLDER, Subject, influences, moved, share_text
 from noise2action.evaluate.explain_figures import attention_bars, influence_bars, keypoint_maps, looks
 from noise2action.evaluate.keypoints import keypoints, window
 from noise2action.evaluate.moments import Moments, of_demonstrations, of_rollouts
@@ -162,7 +162,9 @@ def test_what_a_policy_does_not_look_at_moves_its_actions_by_exactly_zero():
     assert not bool(occlusion(of, one, "camera", cover=black, patch=3).any())
     assert not bool(saliency(of, one)["camera"].any())
     assert bool(saliency(of, one)["look"].any())
-    found = {i.name: i for i in influences(of, some)}
+    begun = []
+    found = {i.name: i for i in influences(of, some, on_progress=lambda *w: begun.append(w))}
+    assert begun == [("influence", k, len(found)) for k in range(len(found))]
     assert not bool(found["camera"].moved.any())
     assert all(bool(found[name].moved.all()) for name in ("p", "look", EVERYTHING, NOISE))
 
@@ -333,8 +335,10 @@ def test_a_network_that_asks_no_tokens_attends_to_nothing(config):
 def test_figures_and_numbers_of_every_image():
     of, some = subject(replace(CONFIGS[0], encoder=replace(ENCODER, vision=SOFT))), moments()
     begun = []
-    camera, look = views(of, some, [0, 3], Looking(probes=6, cover="grey"), on_progress=begun.append)
-    assert begun.count("gradients") == begun.count("covering camera") == begun.count("covering look") == 2
+    camera, look = views(of, some, [0, 3], Looking(probes=6, cover="grey"), on_progress=lambda *w: begun.append(w))
+    stages = ("gradients", "covering camera", "covering look")
+    assert [w for w in begun if w[0] != "keypoints"] == [(stage, k, 2) for stage in stages for k in range(2)]
+    assert begun[:2] == [("keypoints", k, len(camera.keypoints.influence)) for k in range(2)]
     assert look.pictures.shape == (2, 6, 6, 3)
     numbers = camera.numbers()
     assert [frame["tick"] for frame in numbers["frames"]] == [0, 3]
@@ -355,6 +359,30 @@ def test_figures_and_numbers_of_every_image():
     figure = influence_bars(bars, unit="m", whole=EVERYTHING, noise=NOISE)
     figure.draw_without_rendering()
     assert [t.get_text() for t in figure.axes[0].texts] == ["50 %", "100 %"]
+    figure = influence_bars({**bars, NOISE: Estimate(500.0, 400.0, 600.0, 3)}, unit="m", whole=EVERYTHING, noise=NOISE)
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_xlim() == (0, 4)
+    last = figure.axes[0].texts[-1]
+    assert last.get_text() == "> 1000 %: 500 \N{RIGHTWARDS ARROW}"
+    assert last.get_window_extent().x1 <= figure.bbox.width
+
+
+def test_a_legend_lies_on_its_figure_however_few_the_pictures():
+    of = subject(replace(CONFIGS[0], encoder=replace(ENCODER, vision=SOFT)))
+    camera, _ = views(of, moments(), [0], Looking(probes=6))
+    for figure in (
+        looks(camera, unit="metres per second", control_hz=10.0),
+        keypoint_maps(camera, camera.keypoints, unit="metres per second", control_hz=10.0),
+    ):
+        figure.draw_without_rendering()
+        for legend in figure.legends:
+            box = legend.get_window_extent()
+            assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+
+
+def test_a_share_that_means_nothing_is_not_written_out():
+    assert [share_text(part, 2.0) for part in (0.0, 1.0, 20.0, 500.0)] == ["0 %", "50 %", "1000 %", "> 1000 %"]
+    assert share_text(1.0, 0.0) == ""
 
 
 def test_moments_of_rollouts_are_those_of_its_plans():

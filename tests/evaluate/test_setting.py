@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from noise2action.commands.evaluate import Eval, main
+from noise2action.commands.report import _drawings, _evaluations
 from noise2action.data.normalize import Normalizer
 from noise2action.encoders.fuse import EncoderConfig
 from noise2action.encoders.text import HashedNGramsConfig
@@ -110,10 +111,20 @@ def test_as_drawn_the_seed_says_and_hiding_takes_the_feature_away():
 def test_what_cannot_be_said_or_hidden_is_refused():
     with pytest.raises(ConfigError, match=r"in words to say 'go left', got one of \['position', 'velocity'\]"):
         setting_for(policy(find("two_routes")), say="go left")
-    with pytest.raises(ConfigError, match=r"to hide, got 'instruction': .*modality-dropout"):
+    remedy = "known: none; train with --policy.encoder.modality-dropout 0.1 --policy.encoder.droppable instruction"
+    with pytest.raises(ConfigError, match=f"--hide: .* miss, got 'instruction': {remedy}"):
         setting_for(policy(), hide=("instruction",))
-    with pytest.raises(ConfigError, match="did you mean 'instruction'"):
-        setting_for(policy(modality_dropout=0.1), hide=("instructions",))
+    may_miss = policy(modality_dropout=0.1)
+    with pytest.raises(ConfigError, match=r"did you mean 'instruction'.*droppable NAME"):
+        setting_for(may_miss, hide=("instructions",))
+    with pytest.raises(ConfigError, match=r"got 'state,instruction': .*; separate several by spaces"):
+        setting_for(may_miss, hide=("state,instruction",))
+    with pytest.raises(ConfigError, match="--say: expected a policy that hears 'go left', got its words hidden"):
+        setting_for(may_miss, say="go left", hide=("instruction",))
+    assert setting_for(may_miss, say="go left", hide=("state",)).options == {"instruction": "go left"}
+    for empty in ("", "  "):
+        with pytest.raises(ConfigError, match="--say: expected words, got"):
+            setting_for(may_miss, say=empty)
 
 
 def evaluation(results):
@@ -170,6 +181,8 @@ def test_episodes_that_were_told_other_things_are_not_paired():
     shown = io.StringIO()
     Console(file=shown, width=120).print(comparison_table([compare(drawn, deaf)]))
     assert "diffusion against diffusion, without instruction" in shown.getvalue()
+    # The long names wrap, so that the numbers beside them stay in sight.
+    assert "tbody th, td.text { white-space: normal" in page
     assert "ddim, told 'go left', 8 network evaluations" in html.unescape(render(Report("told", [left])))
 
 
@@ -207,3 +220,12 @@ def test_the_command_says_and_hides_and_names_what_it_cannot(tmp_path, capsys):
     }
     with pytest.raises(ConfigError, match="did you mean 'instruction'"):
         main(Eval(run, hide=("instructio",), **told))
+    for weight in (-5.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match=r"--guidance: expected a weight w >= -1 \(-1 ignores the condition"):
+            main(Eval(run, guidance=weight, **told))
+    # The picture of rollouts has a panel for everything that was told or hidden, and says what.
+    found = _evaluations(run)
+    (rollouts, *_) = _drawings({run: found})
+    titles = [place.get_title().replace("\n", " ") for place in rollouts.figure.axes]
+    assert any(title.startswith('run, told "fly to the moon", nothing hidden') for title in titles)
+    assert any("without instruction" in title for title in titles)

@@ -364,7 +364,7 @@ def test_a_grid_that_starts_with_signal_or_ends_in_noise_is_told() -> None:
     like = torch.empty(5, 1, dtype=torch.float64)
     with pytest.warns(UserWarning, match=r"terminal SNR.*got 0.\d+ at t=0.751.*grid=trailing"):
         sample(data.denoise, Cosine(), like, sampler=DDIM(), grid=Leading(), nfe=4)
-    with pytest.warns(CoarseGridWarning, match=r"last network call at -1.39 from Trailing on EDMPath.*use grid=karras"):
+    with pytest.warns(CoarseGridWarning, match=r"call at -1.39 from the trailing grid on the path edm.*--grid karras"):
         sample(Gaussian(EDMPath()).denoise, EDMPath(), like, sampler=DDIM(), grid=Trailing(), nfe=20)
 
 

@@ -195,3 +195,33 @@ def test_pictures_of_another_layout_are_named_with_the_remedy(source, stored, me
     write(path, Episodes(arrays, made.ends))
     with pytest.raises(SchemaError, match=f"'{source}': expected images .*{message}"):
         load_episodes(task, DataConfig(path=str(path), columns=(Column("goal_image", source, 0, 3),)))
+
+
+@pytest.mark.parametrize(
+    ("stored", "task", "advice"),
+    [
+        ("grasp_seen@gripperPOV:96", "grasp_seen", "add --task grasp_seen@gripperPOV:96, use a recipe"),
+        (
+            "grasp_seen@table+gripperPOV:32",
+            "grasp_seen@corner2:32",
+            r"add --task grasp_seen@(table|gripperPOV)\+\w+:32",
+        ),
+        ("grasp_seen@gripperPOV:96", "two_routes", r"'hand'\]: use a recipe"),
+    ],
+)
+def test_pictures_of_cameras_are_named_as_the_task_that_sees_them(stored, task, advice, tmp_path):
+    path, schema = tmp_path / "seen.npz", find_task(stored).schema
+    arrays = {name: np.zeros((4, *f.shape), f.dtype) for name, f in schema.features.items()}
+    write(path, Episodes(arrays, np.array([2, 4])))
+    with pytest.raises(SchemaError, match=f"expected the features .* {advice}"):
+        load_episodes(find_task(task), DataConfig(path=str(path)))
+
+
+def test_a_dead_camera_is_told_before_training(tmp_path):
+    recipe, path = find("pusht_image"), tmp_path / "dark.npz"
+    schema = find_task(recipe.task).schema
+    arrays = {n: np.zeros((40, *f.shape), f.dtype) for n, f in schema.features.items()}
+    write(path, Episodes(arrays, np.array([20, 40])))
+    data = replace(recipe.data, path=str(path), columns=(), mirror=None, retarget=None)
+    _, summary = job(replace(recipe, data=data))
+    assert "image: every picture is of one value, without anything to see: a dead camera?" in summary.warnings

@@ -37,7 +37,7 @@ def test_a_shape_that_is_asked_for_lies_where_the_seed_says() -> None:
     again, _ = env.reset(seed=5)
     assert all((again[key] == seen[key]).all() for key in seen)
     assert tuple(TRAINED) + tuple(HELD_OUT) == tuple(SHAPES)
-    with pytest.raises(TaskError, match="expected a shape, got 'mushrooms': .*did you mean 'mushroom'"):
+    with pytest.raises(TaskError, match=r"expected a shape, got 'mushrooms': .*did you mean 'mushroom'"):
         env.reset(seed=5, options={"shape": "mushrooms"})
     with pytest.raises(TaskError, match="options of reset"):
         env.reset(seed=5, options={"size": 1.0})

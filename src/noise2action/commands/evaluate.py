@@ -1,6 +1,7 @@
 """`n2a eval RUN`: rollouts on fresh seeds, with intervals."""
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -74,7 +75,7 @@ class Eval:
     say: str | None = None
     """Sentence that every episode is told, such as "go left"; any words will do."""
     hide: tuple[str, ...] = ()
-    """Modalities that the policy does not get to see, of those that it was trained to miss."""
+    """Modalities that the policy does not get to see, of those that it was trained to miss, separated by spaces."""
     stride: int | None = None
     """Actions executed before the next plan."""
     ensemble: float | None = None
@@ -99,6 +100,11 @@ def main(args: Eval) -> int:
     check_file(args.out, "a JSON file")
     at_least("--nfe", args.nfe, 1)
     at_least("--episodes", args.episodes, 1)
+    if args.guidance is not None and not -1 <= args.guidance < math.inf:
+        raise ConfigError(
+            f"--guidance: expected a weight w >= -1 (-1 ignores the condition, 0 follows it, more follows it harder), "
+            f"got {args.guidance:g}"
+        )
     plans = [_plan(args, run) for run in (args.run, args.compare) if run is not None]
     if len({plan.task.name for plan in plans}) > 1:
         raise ConfigError(f"--compare: expected a run of {plans[0].task.name}, got one of {plans[1].task.name}")

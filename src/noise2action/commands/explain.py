@@ -20,7 +20,7 @@ from ..diffusion.samplers import Adaptive
 from ..envs.tasks import Task
 from ..errors import ConfigError
 from ..evaluate.attention import attended
-from ..evaluate.explain import EVERYTHING, NOISE, OLDER, Influence, Subject, influences
+from ..evaluate.explain import EVERYTHING, NOISE, OLDER, Influence, Subject, influences, share_text
 from ..evaluate.explain_figures import attention_bars, influence_bars, keypoint_maps, looks
 from ..evaluate.figures import png
 from ..evaluate.moments import Moments, of_demonstrations, of_rollouts, spread
@@ -33,7 +33,19 @@ from ..recipes.prepare import load_episodes
 from ..storage import atomic_write
 from ..train.folder import write_json
 from .checks import at_least
-from .runs import check_new, console, counter, note, one_thread, open_policy, read_experiment, run_folder, say, task_of
+from .runs import (
+    check_new,
+    check_run,
+    console,
+    counter,
+    note,
+    one_thread,
+    open_policy,
+    read_experiment,
+    run_folder,
+    say,
+    task_of,
+)
 from .sampling import resolve
 
 UNSEEN = 0.05
@@ -77,6 +89,7 @@ class Explain:
 @one_thread()
 def main(args: Explain) -> int:
     """Run `n2a explain`."""
+    check_run(args.run)
     out = args.out or run_folder(args.run) / "explain"
     _check(args, out)
     policy, checkpoint = open_policy(args.run, weights=args.weights)
@@ -165,19 +178,19 @@ def _measured(
 ) -> tuple[list[Influence], list[View]]:
     own = [k for k, episode in enumerate(moments.episodes) if episode == moments.episodes[0]]
     rows = [own[k] for k in spread(len(own), args.frames)]
-    pieces = 1 + (1 + (1 + len(subject.cameras)) * len(rows) if subject.cameras else 0)
     with counter() as progress:
-        bar = progress.add_task("influence", total=pieces)
-        found = influences(subject, moments)
-        if not subject.cameras:
-            progress.advance(bar)
-            return found, []
+        bar = progress.add_task("influence", total=None)
 
-        def begin(what: str) -> None:
-            progress.update(bar, advance=1, description=what)
+        def begin(what: str, done: int, total: int) -> None:
+            if done == 0:
+                progress.reset(bar, total=total, description=escape(what))
+                if not console.is_terminal:  # where a bar is not seen before its end
+                    note(f"{what}: {total} pieces of work")
+            progress.update(bar, completed=done)
 
-        seen = views(subject, moments, rows, looking, on_progress=begin)
-        progress.advance(bar)
+        found = influences(subject, moments, on_progress=begin)
+        seen = views(subject, moments, rows, looking, on_progress=begin) if subject.cameras else []
+        progress.update(bar, completed=progress.tasks[0].total)
         return found, seen
 
 
@@ -272,8 +285,7 @@ def _table(found: Sequence[Influence], estimates: Mapping[str, Estimate], unit: 
         if estimate is None:
             table.add_row(escape(influence.name), influence.change, "the same in all moments", "-")
             continue
-        share = _share(estimate, estimates)
         interval = f" [{estimate.low:.3g}, {estimate.high:.3g}]" if math.isfinite(estimate.high) else " (one episode)"
-        shown = "-" if share is None else f"{100 * share:.0f} %"
+        shown = share_text(estimate.value, estimates[EVERYTHING].value) or "-"
         table.add_row(escape(influence.name), influence.change, f"{estimate.value:.3g}{interval}", shown)
     return table

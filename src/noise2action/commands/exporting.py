@@ -13,7 +13,7 @@ from ..diffusion.samplers import Scheduler
 from ..errors import ConfigError
 from ..policies import DiffusionPolicy
 from ..policies.foreign.lerobot_export import write
-from .runs import check_new, note, open_policy
+from .runs import check_new, given_grid, note, open_policy
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,16 @@ class Export:
 
 def main(args: Export) -> int:
     """Run `n2a export`."""
-    check_new(args.out)
+    check_new(args.out, name="OUT")
+    if args.out.exists():
+        raise ConfigError(f"OUT: expected a new folder, got one that exists: {args.out}: choose another name")
+    with given_grid():
+        _write(args)
+    note(f"written: {args.out}")
+    return 0
+
+
+def _write(args: Export) -> None:
     policy, _ = open_policy(args.run, weights=args.weights)
     if not isinstance(policy, DiffusionPolicy):
         raise ConfigError(f"expected a diffusion policy to export to LeRobot, got {kind(type(policy.config))}")
@@ -44,5 +53,3 @@ def main(args: Export) -> int:
     if args.sampler is not None and isinstance(path, Table):
         sampling = replace(sampling, sampler=Scheduler(args.sampler), grid=Leading(path.steps))
     write(policy.resampled(sampling), args.out)
-    note(f"written: {args.out}")
-    return 0

@@ -10,11 +10,11 @@ from ..envs.tasks import find
 from ..errors import CheckpointError, ConfigError
 from ..policies.checkpoint import Checkpoint, complete, save
 from ..policies.foreign import features, lerobot, stanford
-from ..policies.foreign.layout import Foreign, checkpoint_of, own_names
-from ..policies.policy import PolicySpec
+from ..policies.foreign.layout import Foreign, Places, checkpoint_of, own_names
+from ..policies.policy import FASTEST, PolicySpec
 from ..recipes.experiment import Experiment
 from ..train.folder import locked
-from .runs import check_new, note, write_config
+from .runs import check_new, given_grid, note, write_config
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,20 @@ class ImportStanford:
 
 def main(args: ImportLeRobot | ImportStanford) -> int:
     """Run `n2a import`."""
-    check_new(args.out)
+    check_new(args.out, name="OUT")
     if complete(args.out):
-        raise ConfigError(f"expected a new run folder, got {args.out} with checkpoints: choose another")
+        raise ConfigError(f"OUT: expected a new run folder, got {args.out} with checkpoints: choose another")
+    if args.control_hz is not None and not 0 < args.control_hz <= FASTEST:
+        raise ConfigError(f"--control-hz: expected a number in (0, {FASTEST}], got {args.control_hz:g}")
     if isinstance(args, ImportLeRobot):
         if not args.dir.is_dir():
-            raise CheckpointError(f"expected a folder with LeRobot's files, got no such folder: {args.dir}")
+            got = "a file" if args.dir.exists() else "no such folder"
+            raise CheckpointError(f"expected a folder with LeRobot's files, got {got}: {args.dir}")
         foreign = lerobot.read(args.dir)
     else:
         foreign = stanford.read(args.file)
-    checkpoint = _checkpoint(args, foreign)
+    with given_grid():
+        checkpoint, placed = _checkpoint(args, foreign)
     deployed = checkpoint.deployed
     experiment = Experiment(task=deployed.task, policy=deployed.policy)
     with locked(args.out):
@@ -70,6 +74,8 @@ def main(args: ImportLeRobot | ImportStanford) -> int:
     note(f"{foreign.what}, {', '.join(f'{name}: {value}' for name, value in foreign.about.items())}")
     for source in (*foreign.sources, foreign.action):
         note(f"{source.name} {source.shape}")
+    for name, features_of_task in placed.items() if args.task else ():
+        note(f"{name} is {', '.join(f.name for f in features_of_task)}")
     note(
         f"{sum(x.numel() for x in foreign.tensors.values()):,} numbers; {spec.obs_steps} observed, {spec.horizon} "
         f"planned, {spec.stride} executed; {sampling.nfe} network calls\nimported: {args.out}"
@@ -77,16 +83,16 @@ def main(args: ImportLeRobot | ImportStanford) -> int:
     return 0
 
 
-def _checkpoint(args: ImportLeRobot | ImportStanford, foreign: Foreign) -> Checkpoint:
+def _checkpoint(args: ImportLeRobot | ImportStanford, foreign: Foreign) -> tuple[Checkpoint, Places]:
+    """Return the checkpoint, and which features the foreign arrays are in it."""
     if args.task is None:
         if args.feature:
             raise ConfigError("--feature: expected --task as well, whose features are named, got none")
         rate = PolicySpec.control_hz if args.control_hz is None else args.control_hz
-        return checkpoint_of(foreign, own_names(foreign), task=foreign.what.lower(), control_hz=rate)
+        places = own_names(foreign)
+        return checkpoint_of(foreign, places, task=foreign.what.lower(), control_hz=rate), places
     task = find(args.task)
     if args.control_hz not in (None, task.control_hz):
         raise ConfigError(f"--control-hz: expected that of {task.name}, {task.control_hz:g}, got {args.control_hz:g}")
     places = features.placed(foreign, task.schema, features.parse(args.feature))
-    for name, found in places.items():
-        note(f"{name} is {', '.join(f.name for f in found)}")
-    return checkpoint_of(foreign, places, task=task.name, control_hz=task.control_hz)
+    return checkpoint_of(foreign, places, task=task.name, control_hz=task.control_hz), places

@@ -1,7 +1,8 @@
 """`n2a report RUN`: one self-contained HTML page of a run."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from ..evaluate.report import Drawing, Report, Video, seed_ranges, write_report
 from ..evaluate.result import Evaluation
 from ..evaluate.rollouts import rollout
 from ..evaluate.scenes import denoise_chunks, trajectories, two_routes_scene
+from ..evaluate.setting import setting_for
 from ..policies import DiffusionPolicy
 from ..recipes.experiment import Experiment
 from ..train.folder import read_metrics
@@ -23,6 +25,8 @@ from .runs import check_file, note, open_policy, read_experiment, run_folder, sa
 
 DRAWN = 30
 """Rollouts in a picture of trajectories."""
+TITLE = 34
+"""Characters of a line above it."""
 CHUNKS = 24
 """Chunks in a picture of denoising."""
 
@@ -52,7 +56,8 @@ def main(args: ReportArgs) -> int:
 def write(out: Path, runs: Sequence[Path]) -> None:
     """Write the report of `runs` to `out`; the first is its subject, the others are compared with it."""
     experiment = read_experiment(runs[0])
-    evaluations = [e for k, run in enumerate(runs) for e in (_evaluations(run) if k == 0 else _evaluations(run)[:1])]
+    found = {run: _evaluations(run)[: None if run == runs[0] else 1] for run in runs}
+    evaluations = [e for run in runs for e in found[run]]
     if not evaluations:
         note(f"note: no evaluations yet: run `n2a eval {runs[0]}` first to see success rates")
     report = Report(
@@ -60,7 +65,7 @@ def write(out: Path, runs: Sequence[Path]) -> None:
         evaluations=evaluations,
         records=read_metrics(runs[0]),
         config={"experiment": encode(experiment, Experiment)},
-        drawings=_drawings(runs, evaluations) if experiment.task.startswith("two_routes") else (),
+        drawings=_drawings(found) if experiment.task.startswith("two_routes") else (),
         videos=[video for run in runs for video in _videos(run)],
     )
     write_report(out, report)
@@ -91,25 +96,33 @@ def _seed(video: Path) -> str:
     return video.stem.rpartition("-episode")[2]
 
 
-def _drawings(runs: Sequence[Path], evaluations: Sequence[Evaluation]) -> list[Drawing]:
-    """Return the picture of rollouts of every run side by side, and of chunks as they are denoised."""
-    seeds = evaluations[0].seeds[:DRAWN] if evaluations else list(range(DRAWN))
+def _drawings(found: Mapping[Path, Sequence[Evaluation]]) -> list[Drawing]:
+    """Return the picture of rollouts of every run side by side, and of chunks as they are denoised.
+
+    A run whose evaluations were told or hid different things has a picture of each.
+    """
+    seeds = next((e.seeds[:DRAWN] for evaluations in found.values() for e in evaluations), list(range(DRAWN)))
     panels: list[Panel] = []
     drawings: list[Drawing] = []
     scene = two_routes_scene()
-    for run in runs:
+    for run, evaluations in found.items():
         policy, checkpoint = open_policy(run)
         task = find(checkpoint.deployed.task)
         scene = two_routes_scene(one_goal=task.name != "two_routes_goal")
-        results = rollout(task, policy, seeds)
-        for sentence in dict.fromkeys(result.instruction for result in results):
-            title = run.name if sentence is None else f'{run.name}, told "{sentence}"'
-            panels.append(Panel(title, trajectories([r for r in results if r.instruction == sentence])))
+        settings = dict.fromkeys((e.about.told, e.about.hidden) for e in evaluations) or {(None, ()): None}
+        for told, hidden in settings:
+            results = rollout(task, policy, seeds, setting=replace(setting_for(policy, say=told), hidden=hidden))
+            without = [f"without {name}" for name in hidden] or ["nothing hidden"] * any(h for _, h in settings)
+            for sentence in dict.fromkeys(result.instruction for result in results):
+                title = ", ".join([run.name, *([] if sentence is None else [f'told "{sentence}"']), *without])
+                shown = trajectories([r for r in results if r.instruction == sentence])
+                panels.append(Panel(textwrap.fill(title, TITLE), shown))
         if isinstance(policy, DiffusionPolicy):
             drawings.append(_denoising(policy, task, seeds[0], name=run.name, scene=scene))
     caption = (
-        f"{len(seeds)} rollouts a policy on the same layouts (seeds {seed_ranges(seeds)}). A policy that averages the "
-        "demonstrations is driven into the post; one that models their distribution commits to a side."
+        f"{len(seeds)} rollouts a policy on the same layouts (seeds {seed_ranges(seeds)}), each with its own "
+        "sampler. A policy that averages the demonstrations is driven into the post; one that models their "
+        "distribution commits to a side."
     )
     return [Drawing("Rollouts", plane_trajectories(scene, panels), caption), *drawings]
 

@@ -1,5 +1,6 @@
 """Runs on disk: start one, open one, and the policy inside."""
 
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..config import decode, encode
 from ..data.episodes import check_sentences, vocabulary
+from ..diffusion.paths import TerminalSNRWarning
+from ..diffusion.sampling import CoarseGridWarning
 from ..envs.tasks import Task, find
 from ..errors import CheckpointError, ConfigError, TaskError
 from ..generative import store
@@ -78,6 +81,15 @@ def one_thread() -> Generator[None]:
         torch.set_num_threads(threads)
 
 
+@contextmanager
+def given_grid() -> Generator[None]:
+    """Keep back warnings on a sampler's grid: other code bases have one only; `n2a eval` can change it, and tells."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CoarseGridWarning)
+        warnings.simplefilter("ignore", TerminalSNRWarning)
+        yield
+
+
 def write_experiment(run: Path, experiment: Experiment, summary: DataSummary) -> None:
     """Write config.json and data.json of a run."""
     write_config(run, experiment)
@@ -113,8 +125,7 @@ def open_policy(
     run: Path, *, weights: str = "ema", sampling: Sampling | None = None, stride: int | None = None
 ) -> tuple[AnyPolicy, Checkpoint]:
     """Return the newest intact policy of a run (or of one checkpoint folder), changed to `sampling` and `stride`."""
-    if not run.exists():
-        raise CheckpointError(f"expected a run folder, got no such path: {run}")
+    check_run(run)
     _check_policy(run)
     checkpoint = load(run)
     policy = build(checkpoint, weights=weights)
@@ -149,17 +160,24 @@ def load_policy(run: Path, weights: str, sampling: Sampling | None, stride: int 
     return open_policy(run, weights=weights, sampling=sampling, stride=stride)[0]
 
 
+def check_run(run: Path) -> None:
+    """Raise `CheckpointError` unless `run` is a folder."""
+    if not run.is_dir():
+        what = "a file" if run.exists() else "no such path"
+        raise CheckpointError(f"expected a run folder, got {what}: {run}")
+
+
 def run_folder(checkpoint_or_run: Path) -> Path:
     """Return the run folder that a path names or lies in."""
     inside = (checkpoint_or_run / MANIFEST).exists()
     return checkpoint_or_run.resolve().parents[1] if inside else checkpoint_or_run
 
 
-def check_new(out: Path) -> None:
-    """Raise `ConfigError` unless `out` is a folder that can be written, or can become one."""
+def check_new(out: Path, *, name: str = "--out") -> None:
+    """Raise `ConfigError`, which begins with `name`, unless `out` is a folder that can be written, or become one."""
     if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out: expected a folder, got a file: {out}: choose another")
-    check_place(out, flag="--out")
+        raise ConfigError(f"{name}: expected a folder, got a file: {out}: choose another")
+    check_place(out, flag=name)
 
 
 def check_file(out: Path | None, what: str) -> None:

@@ -10,16 +10,17 @@ import torch
 import tyro
 
 from ..config import FLAGS, encode
+from ..data.formats import describe, locate
 from ..data.normalize import Normalizer
 from ..encoders.fuse import ObservationEncoder
-from ..envs import tasks
 from ..errors import ConfigError
 from ..nets.counts import parameters
 from ..policies.backbone import Backbone
 from ..policies.checkpoint import Checkpoint, complete, load
+from ..policies.foreign.noise import in_words
 from ..recipes import find
 from ..recipes.experiment import Experiment
-from ..recipes.prepare import begun, job
+from ..recipes.prepare import begun, job, schema_of
 from ..train.folder import locked
 from ..train.loop import Status, check_resumable, fit
 from . import overrides
@@ -70,7 +71,10 @@ def _check_start(experiment: Experiment, start: Checkpoint) -> None:
     """Raise `ConfigError` where the policy is another than the one to start from, but for how it samples."""
     before = begun(experiment, start)
     if changed := _changed(before, experiment, may_change=("policy.sampling.", "policy.spec.stride")):
-        raise ConfigError(f"--init: expected the policy and normaliser of the run to start from, got another {changed}")
+        raise ConfigError(
+            f"--init: {changed}: policy and normaliser are those of the run to start from; leave that option out, or "
+            "train without --init"
+        )
 
 
 def _applied(experiment: Experiment, edits: dict[str, Any], where: str) -> Experiment:
@@ -86,14 +90,14 @@ def train(experiment: Experiment, out: Path, *, resume: bool = False, start: Che
 
     With a `start` features, normaliser and first weights are those of that checkpoint.
     """
+    check_resumable(out, resume=resume)
     if not complete(out):
         _check_policy(experiment, start)
     with locked(out):
-        check_resumable(out, resume=resume)
         if complete(out) and (changed := _changed(read_experiment(out), experiment)):
-            raise ConfigError(
-                f"expected the configuration that {out} was started with, got another {changed}: use the same command"
-            )
+            raise ConfigError(f"{out}: {changed}: it was started otherwise; use the same command, or another --out")
+        if experiment.data.path is not None:
+            note(f"reading {experiment.data.path} ...")
         with counter() as progress:
             bar = progress.add_task("demonstrations", total=experiment.data.demonstrations, visible=False)
             prepared, summary = job(
@@ -121,7 +125,9 @@ BYTES = 20
 
 def _check_policy(experiment: Experiment, start: Checkpoint | None) -> None:
     """Raise an error unless the policy can be built and prepared; nothing is demonstrated, allocated or written."""
-    schema = tasks.find(experiment.task).schema if start is None else start.deployed.schema
+    schema = schema_of(experiment, start)
+    if experiment.data.path is not None:
+        describe(locate(experiment.data.path))
     with torch.device("meta"):
         policy = experiment.policy.build(schema, Normalizer({}))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -142,10 +148,17 @@ MAY_CHANGE = ("threads", "log_every", "validate_minutes", "save_minutes", "save_
 
 
 def _changed(old: Experiment, new: Experiment, *, may_change: tuple[str, ...] = ()) -> str | None:
-    """Return the dotted path of a field that differs between two runs and must not; None where none does."""
+    """Return the first field that differs between two runs and must not, with both values; None where none does.
+
+    Another task, or another kind of a part, says it all: they come before the fields that follow from them.
+    """
     was, now = (_leaves(encode(e, Experiment)) for e in (old, new))
     free = ("evaluate.", *(f"train.{name}" for name in MAY_CHANGE), *may_change)
-    return next((k for k in sorted(was | now) if was.get(k) != now.get(k) and not k.startswith(free)), None)
+    changed = (k for k in was | now if was.get(k) != now.get(k) and not k.startswith(free))
+    first = min(changed, key=lambda k: (k != "task", not k.endswith(".kind"), k.count("."), k), default=None)
+    if first is None:
+        return None
+    return f"{first.removesuffix('.kind')}: expected {in_words(was.get(first))}, got {in_words(now.get(first))}"
 
 
 def _leaves(body: dict[str, Any], prefix: str = "") -> dict[str, Any]:

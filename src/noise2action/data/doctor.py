@@ -1,7 +1,7 @@
 """Doctor: what a data set is like, and what is wrong with it."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,12 +81,14 @@ def report(episodes: Episodes) -> Report:
 
     Found are NaN and infinities (faults); constant columns, columns equal to another, episodes of one step, jumps
     (more than 10 times the 99th percentile of a column's changes and a quarter of its range), and uneven
-    `timestamp`s (warnings). Arrays of more than 512 columns (images) are searched for NaN and infinities only.
+    `timestamp`s (warnings). Arrays of more than 512 columns (images) are searched for NaN and infinities, and for
+    pictures of one value only.
     """
     lengths = episodes.lengths
     findings = [*_short(episodes), *_uneven(episodes)]
     for key, array in episodes.arrays.items():
         findings += _holes(episodes, key, array)
+    findings += pictures(episodes.arrays, (k for k, a in episodes.arrays.items() if a.ndim == 4 and 3 in a.shape[1:]))
     columns = dict(_columns(episodes))
     findings += _constant(columns)
     findings += _duplicates(columns)
@@ -115,6 +117,21 @@ def scaling(arrays: Mapping[str, Array], kinds: Mapping[str, NormalizerKind]) ->
         rows = arrays[key].reshape(-1, arrays[key].shape[-1])
         said = ((i, _scaled(rows[:, i].astype(np.float64), kind)) for i in range(min(rows.shape[1], _MOST_COLUMNS)))
         findings += [Finding("warning", key, f"column {i} {message}") for i, message in said if message]
+    return tuple(findings)
+
+
+def pictures(arrays: Mapping[str, Array], cameras: Iterable[str]) -> tuple[Finding, ...]:
+    """Return a warning for every camera, an array [T, ...] of pictures, that saw nothing, or the same all the time."""
+    findings: list[Finding] = []
+    for key in cameras:
+        array = arrays[key]
+        blocks = [block.reshape(len(block), -1) for _, block in _blocks(array)]
+        blank = sum(int((block == block[:, :1]).all(axis=1).sum()) for block in blocks)
+        if blank:
+            share = "every picture is" if blank == len(array) else f"{blank} of {len(array)} pictures are"
+            findings.append(Finding("warning", key, f"{share} of one value, without anything to see: a dead camera?"))
+        elif len(array) > 1 and all((block == blocks[0][0]).all() for block in blocks):
+            findings.append(Finding("warning", key, "every picture is the same: a camera that stands still?"))
     return tuple(findings)
 
 

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..config import kind
 from ..errors import PathError
-from .paths import Path
+from .paths import Path, Table
 
 
 class Grid(ABC):
@@ -26,8 +27,8 @@ class Grid(ABC):
         noisy = path.nearest(self.noisy(path, steps, start))
         if not bool((noisy.diff() < 0).all()):
             raise PathError(
-                f"expected {steps} distinct times, got repeated ones from {type(self).__name__} on "
-                f"{type(path).__name__}: ask for fewer steps, or another grid"
+                f"expected {steps} distinct times, got repeated ones from {described(self, path)}: "
+                "ask for fewer steps, or another grid"
             )
         return torch.cat([noisy, noisy.new_zeros(1)])
 
@@ -145,6 +146,12 @@ class Karras(Grid):
         high, low = first ** (1 / self.rho), last ** (1 / self.rho)
         ratio = torch.linspace(high, low, steps, dtype=torch.float64) ** self.rho
         return path.time_at(-ratio.log())
+
+
+def described(grid: Grid, path: Path) -> str:
+    """Return `the leading grid on a table of 100 steps`: both as a user names them."""
+    where = f"a table of {path.steps} steps" if isinstance(path, Table) else f"the path {kind(type(path))}"
+    return f"the {kind(type(grid))} grid on {where}"
 
 
 def _half_log_snr(path: Path, t: float) -> float:

@@ -14,7 +14,7 @@ from ..errors import PathError
 from ..seeds import Generators, randn_like
 from ..shapes import Noisy
 from .denoisers import Denoiser
-from .grids import Grid
+from .grids import Grid, described
 from .paths import Path, check_terminal_snr
 from .tableau import OnStep, Tableau, run
 
@@ -156,8 +156,8 @@ def _check_steps(path: Path, grid: Grid, times: Float[Tensor, "times"]) -> None:
     if len(lam) >= MANY and (leaps or lam[-1] < NOISY):
         what = f"a step of {max(leaps):.3g}" if leaps else f"the last network call at {lam[-1]:.3g}"
         warnings.warn(
-            f"expected {len(lam)} steps to be short in half-log-SNR, got {what} from {type(grid).__name__} on "
-            f"{type(path).__name__}, which spends the others on noise: use grid=karras, or grid=log_snr",
+            f"expected {len(lam)} steps to be short in half-log-SNR, got {what} from {described(grid, path)}, "
+            "which spends the others on noise: use --grid karras, or --grid log_snr",
             CoarseGridWarning,
             stacklevel=3,
         )

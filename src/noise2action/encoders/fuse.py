@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..condition import Condition
+from ..config import members
 from ..errors import ConfigError, SchemaError, ShapeError, did_you_mean
 from ..schema import Feature
 from .goal import GoalStatePart, bounds
@@ -258,7 +259,8 @@ class ObservationEncoder(nn.Module):
             elif feature.kind == "image":
                 parts.append(self._camera(feature, networks))
             elif config.text is None:
-                raise SchemaError(f"expected an encoder for the text {feature.name!r}, got text=null: choose one")
+                known = did_you_mean("", members(AnyTextConfig))
+                raise SchemaError(f"expected an encoder for the text {feature.name!r}, got text=null: {known}")
             else:
                 parts.append(TextPart(feature, config.text, dim=config.text_dim, obs_steps=steps))
         place = {feature.name: n for n, feature in enumerate(self.features)}

@@ -25,6 +25,8 @@ def load_torchvision(net: ResNet, path: Path) -> None:
 
     Raises `CheckpointError`, and changes nothing, where a tensor is missing, unexpected, misshapen or not finite.
     """
+    if path.is_dir():
+        raise CheckpointError(f"expected a safetensors file of ImageNet weights, got a folder: {path}: name a file")
     try:
         found = load_file(path)
     except (OSError, SafetensorError) as error:

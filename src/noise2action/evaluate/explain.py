@@ -6,7 +6,7 @@ nothing moves them but what is asked about. `saliency.py` asks about pixels, `ke
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,8 +29,18 @@ BATCH = 12
 EVERYTHING, NOISE, OLDER = "everything", "sampler's noise", "older steps"
 """Names of influences that are no modality."""
 
+MOST = 10
+"""Times everything's influence beyond which a share of it means nothing, as the noise of an untrained policy has."""
+
 History = Mapping[str, Tensor]
 """Observations [B, O, ...] in robot units."""
+
+OnPiece = Callable[[str, int, int], None]
+"""Called before each piece of work: its kind, how many of that kind are done, and how many there are."""
+
+
+def unheard(_kind: str, _done: int, _total: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +134,16 @@ class Influence:
     """Share of the changes that changed anything: 0 where the part is the same in all moments."""
 
 
-def influences(subject: Subject, moments: Moments, *, swaps: int = 4) -> list[Influence]:
+def share_text(part: float, whole: float) -> str:
+    """Return a part of what exchanging everything does in per cent, at most `> 1000 %`; empty where that is nothing."""
+    if not whole:
+        return ""
+    return "> 1000 %" if part > MOST * whole else f"{100 * part / whole:.0f} %"
+
+
+def influences(
+    subject: Subject, moments: Moments, *, swaps: int = 4, on_progress: OnPiece = unheard
+) -> list[Influence]:
     """Return the influence of everything that is observed, then of all at once and of the sampler's noise.
 
     Each part of the observation is exchanged for that of `swaps` moments of other episodes (of other moments where
@@ -137,28 +156,33 @@ def influences(subject: Subject, moments: Moments, *, swaps: int = 4) -> list[In
     noises, others = range(size), _partners(moments, swaps, seed=subject.seed)
     base = subject.executed(history, noises)
 
-    def of(name: str, change: str, variants: Sequence[History]) -> Influence:
-        found = [moved(subject.executed(told, noises, at=history), base) for told in variants]
-        return Influence(name, change, torch.stack(found).mean(0), _changed(history, variants))
+    def swapped(features: Iterable[str]) -> Iterator[History]:
+        for rows in others:
+            yield {n: x[rows] if n in features else x for n, x in history.items()}
 
-    found: list[Influence] = []
     groups = _groups(subject)
-    for name, features in groups.items():
-        swapped = [{n: x[rows] if n in features else x for n, x in history.items()} for rows in others]
-        found.append(of(name, "another episode's", swapped))
+    changes: list[tuple[str, str, Iterable[History]]] = [
+        (name, "another episode's", swapped(features)) for name, features in groups.items()
+    ]
     if subject.policy.spec.obs_steps > 1:
         still = {n: x[:, -1:].expand_as(x) for n, x in history.items()}
-        found.append(of(OLDER, "the newest step", [still]))
+        changes.append((OLDER, "the newest step", [still]))
     space = subject.policy.spec.action_space
     needed = set[str]() if isinstance(space, Absolute) else {space.reference}
     for name in subject.encoder.droppable:
         left = {n: x for n, x in history.items() if n not in groups[name]}
         if left and needed <= left.keys():
-            found.append(of(f"{name}, absent", "its learned null", [left]))
-    whole = of(EVERYTHING, "another episode's", [{n: x[rows] for n, x in history.items()} for rows in others])
-    if not whole.changed:
+            changes.append((f"{name}, absent", "its learned null", [left]))
+    changes.append((EVERYTHING, "another episode's", swapped(history)))
+    found: list[Influence] = []
+    for done, (name, change, lazy) in enumerate(changes):
+        on_progress("influence", done, len(changes) + 1)
+        variants = list(lazy)
+        distances = [moved(subject.executed(told, noises, at=history), base) for told in variants]
+        found.append(Influence(name, change, torch.stack(distances).mean(0), _changed(history, variants)))
+    if not found[-1].changed:
         raise ConfigError(f"expected moments that differ, got {size} equal ones: take more episodes")
-    found.append(whole)
+    on_progress("influence", len(changes), len(changes) + 1)
     fresh = [moved(subject.executed(history, [size * (k + 1) + n for n in noises]), base) for k in range(swaps)]
     return [*found, Influence(NOISE, "other noise", torch.stack(fresh).mean(0), 1.0)]
 

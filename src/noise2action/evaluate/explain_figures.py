@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ..errors import MissingExtraError
+from .explain import share_text
 from .figures import FAINT, FONT, INK, PALETTE, style_axes
 from .keypoints import Keypoints, Window
 from .statistics import Estimate
@@ -19,6 +20,7 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Rectangle
+    from matplotlib.ticker import StrMethodFormatter
 except ImportError as error:
     raise MissingExtraError("matplotlib", "report") from error
 
@@ -28,6 +30,8 @@ SIDE = 1.62
 """Inches of a picture's longer side."""
 NAMED = 6
 """Keypoints that are told apart."""
+FAR = 4
+"""Times the largest other bar that the noise's is cut off beyond; half of it is drawn."""
 COVERS = {"grey": "grey", "mean": "its mean colour", "background": "the background"}
 
 
@@ -88,10 +92,17 @@ def keypoint_maps(view: View, keys: Keypoints, *, unit: str, control_hz: float) 
 
 
 def influence_bars(parts: Mapping[str, Estimate], *, unit: str, whole: str, noise: str) -> Figure:
-    """Return how far the actions move by part of the observation, with intervals; `whole` and `noise` are grey."""
-    shares = [f"{100 * e.value / parts[whole].value:.0f} %" if parts[whole].value else "" for e in parts.values()]
+    """Return how far the actions move by part of the observation, with intervals; `whole` and `noise` are grey.
+
+    The bar of a `noise` that would make all others short is cut off, its length written beside it.
+    """
+    largest = max(e.value for name, e in parts.items() if name != noise)
+    texts = [share_text(e.value, parts[whole].value) for e in parts.values()]
     label = f"the executed actions move by ({unit or 'action units'}); in per cent of {whole}"
-    return _bars(parts, shares, label, grey=(whole, noise))
+    far = noise in parts and parts[noise].value > FAR * largest > 0
+    if far:
+        texts[list(parts).index(noise)] += f": {parts[noise].value:.3g} \N{RIGHTWARDS ARROW}"
+    return _bars(parts, texts, label, grey=(whole, noise), reach=FAR * largest / 2 if far else np.inf)
 
 
 def attention_bars(shares: Mapping[str, Estimate]) -> Figure:
@@ -100,7 +111,9 @@ def attention_bars(shares: Mapping[str, Estimate]) -> Figure:
     return _bars(shares, texts, "share of the trajectory's cross-attention", grey=())
 
 
-def _bars(parts: Mapping[str, Estimate], texts: Sequence[str], label: str, *, grey: Sequence[str]) -> Figure:
+def _bars(
+    parts: Mapping[str, Estimate], texts: Sequence[str], label: str, *, grey: Sequence[str], reach: float = np.inf
+) -> Figure:
     figure = Figure(figsize=(7.0, 0.9 + 0.36 * len(parts)), layout="constrained")
     axes = figure.add_subplot()
     style_axes(axes)
@@ -112,13 +125,20 @@ def _bars(parts: Mapping[str, Estimate], texts: Sequence[str], label: str, *, gr
     axes.errorbar(values, rows, xerr=np.abs(ends.T - values), fmt="none", ecolor=INK, capsize=4, linewidth=1.2)
     for row, (text, high) in enumerate(zip(texts, ends[:, 1], strict=True)):
         axes.annotate(
-            text, (high, row), xytext=(8, 0), textcoords="offset points", va="center", color=INK, fontsize=FONT
+            text,
+            (min(high, reach), row),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=INK,
+            fontsize=FONT,
         )
     axes.set_yticks(rows, list(parts))
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.12)
-    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # a power of ten beside the axis would lie on its label
+    axes.set_xlim(0, min(axes.get_xlim()[1], reach))
     axes.set_xlabel(label)
     return figure
 
@@ -236,3 +256,8 @@ def _legend(figure: Figure, keys: Sequence[Line2D], title: str | None = None) ->
             title_fontsize=FONT - 0.5,
         )
         legend.get_title().set_color(INK)
+        figure.draw_without_rendering()
+        width, needed = figure.get_figwidth(), legend.get_window_extent().width / figure.dpi + 0.2
+        if needed > width:  # a few pictures stand in its middle
+            figure.set_figwidth(needed)
+            figure.set_layout_engine("constrained", rect=((1 - width / needed) / 2, 0, width / needed, 1))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..encoders.image import Camera, centre_crop
 from ..encoders.pooling import SpatialSoftmax, coordinates
-from .explain import Subject, moved, padded
+from .explain import OnPiece, Subject, moved, padded, unheard
 from .moments import Moments
 
 
@@ -37,7 +37,9 @@ class Keypoints:
         return self.influence.argsort(descending=True)[:count].tolist()
 
 
-def keypoints(subject: Subject, moments: Moments, *, held: int = 24) -> dict[str, Keypoints]:
+def keypoints(
+    subject: Subject, moments: Moments, *, held: int = 24, on_progress: OnPiece = unheard
+) -> dict[str, Keypoints]:
     """Return the keypoints of every image that goes through a spatial softmax.
 
     Their influence is measured at `held` of the moments. Images that share a network are held together, so each has the
@@ -53,7 +55,7 @@ def keypoints(subject: Subject, moments: Moments, *, held: int = 24) -> dict[str
         if part.position not in influence:
             vision = encoder.visions[part.position]
             pool = next(module for module in vision.modules() if isinstance(module, SpatialSoftmax))
-            influence[part.position] = _influence(subject, moments.evenly(held), pool)
+            influence[part.position] = _influence(subject, moments.evenly(held), pool, on_progress)
         weights = torch.cat([look[name][:, -1] for look in looks])[: len(moments)]
         places = _pixels(weights, part.camera)
         spread = places.var(0, correction=0).sum(-1).sqrt()
@@ -61,7 +63,7 @@ def keypoints(subject: Subject, moments: Moments, *, held: int = 24) -> dict[str
     return found
 
 
-def _influence(subject: Subject, moments: Moments, pool: SpatialSoftmax) -> Float[Tensor, "K"]:
+def _influence(subject: Subject, moments: Moments, pool: SpatialSoftmax, on_progress: OnPiece) -> Float[Tensor, "K"]:
     """Return how far the executed actions move when each keypoint is held at its mean place."""
     noises, outputs = range(len(moments)), list[Tensor]()
     with torch.no_grad(), _changed(pool, lambda output: outputs.append(output) or output):
@@ -69,6 +71,7 @@ def _influence(subject: Subject, moments: Moments, pool: SpatialSoftmax) -> Floa
     mean, base = torch.cat(outputs).mean(0), subject.executed(moments.history, noises)
 
     def held(keypoint: int) -> Tensor:
+        on_progress("keypoints", keypoint, len(mean) // 2)
         columns = torch.arange(len(mean)) // 2 == keypoint
         with _changed(pool, lambda output: torch.where(columns, mean, output)):
             return moved(subject.executed(moments.history, noises), base).mean()

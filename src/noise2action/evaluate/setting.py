@@ -34,16 +34,22 @@ def setting_for(policy: AnyPolicy, *, say: str | None = None, hide: tuple[str, .
     """Return the setting in which every episode is told the sentence `say`, and the policy misses the features `hide`.
 
     Sentences that the policy was trained on are given by their position, others by their embedding. `ConfigError` for
-    a policy that is told nothing in words, and for features that it cannot miss.
+    a policy that is told nothing in words or hears none of them, and for features that it cannot miss.
     """
     if say is None and not hide:
         return AS_DRAWN
+    if say is not None and not say.strip():
+        raise ConfigError(f"--say: expected words, got {say!r}: leave --say out for what the seeds draw")
     encoder = backbone_of(policy).encoder
     for name in hide:
         if name not in encoder.droppable:
+            remedy = "separate several by spaces"
+            if "," not in name:
+                dropped = name if name in encoder.modalities else "NAME"
+                remedy = f"train with --policy.encoder.modality-dropout 0.1 --policy.encoder.droppable {dropped}"
             raise ConfigError(
-                f"expected a modality that the policy was trained to miss to hide, got {name!r}: "
-                f"{did_you_mean(name, encoder.droppable)}; train with --policy.encoder.modality-dropout 0.1"
+                f"--hide: expected a modality that the policy was trained to miss, got {name!r}: "
+                f"{did_you_mean(name, encoder.droppable)}; {remedy}"
             )
     # All states together are one modality.
     states = [f.name for f in policy.schema.observations if f.is_state and not f.goal]
@@ -54,6 +60,11 @@ def setting_for(policy: AnyPolicy, *, say: str | None = None, hide: tuple[str, .
     if not texts:
         observed = [f.name for f in policy.schema.observations]
         raise ConfigError(f"expected a policy that is told something in words to say {say!r}, got one of {observed}")
+    if all(f.name in hidden for f in texts):
+        raise ConfigError(
+            f"--say: expected a policy that hears {say!r}, got its words hidden ({', '.join(hide)}): leave --say or "
+            "--hide out"
+        )
     positions = {f.name: f.position(say) for f in texts}
     given = {
         name: encoder.embed([say])[0].numpy() if position is None else np.array([position])

@@ -1,6 +1,6 @@
 """What a policy looks at in the pictures of its cameras: everything that is measured of a picture, together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from .attention import attended
-from .explain import Subject
+from .explain import OnPiece, Subject, unheard
 from .keypoints import Keypoints, Window, keypoints, window
 from .moments import Moments
 from .saliency import Cover, covering, occlusion, saliency
@@ -100,18 +100,14 @@ def views(
     rows: Sequence[int],
     looking: Looking,
     *,
-    on_progress: Callable[[str], None] = lambda _: None,
+    on_progress: OnPiece = unheard,
 ) -> list[View]:
-    """Return a view of every image at the moments `rows`; the others say what is usual.
-
-    `on_progress` is called before each of `1 + (1 + images) rows` pieces of work with its name.
-    """
-    on_progress("keypoints")
-    keys = keypoints(subject, moments)
+    """Return a view of every image at the moments `rows`; the others say what is usual."""
+    keys = keypoints(subject, moments, on_progress=on_progress)
     asked = attended(subject, moments.take(rows))
     gradients: list[dict[str, Tensor]] = []
-    for row in rows:
-        on_progress("gradients")
+    for done, row in enumerate(rows):
+        on_progress("gradients", done, len(rows))
         one = moments.take([row])
         gradients.append(saliency(subject, one, probes=looking.probes, smooth=looking.smooth, noise=row))
     found: list[View] = []
@@ -120,8 +116,8 @@ def views(
         pictures = moments.history[name][:, -1]
         side = looking.side(name, feature.image_size)
         covered: list[Tensor] = []
-        for row in rows:
-            on_progress(f"covering {name}")
+        for done, row in enumerate(rows):
+            on_progress(f"covering {name}", done, len(rows))
             hidden = covering(pictures, row, looking.cover, channels_first=feature.channels_first)
             covered.append(occlusion(subject, moments.take([row]), name, cover=hidden, patch=side, noise=row))
         found.append(

@@ -119,6 +119,8 @@ def load(run: Path) -> Checkpoint:
     """
     if (run / MANIFEST).exists():
         return _read(run)
+    if run.is_file():
+        raise CheckpointError(f"expected a run folder, got a file: {run}: name the folder that was trained into")
     folders = complete(run)
     if not folders:
         raise CheckpointError(

@@ -17,6 +17,9 @@ from ..seeds import Generators
 from ..shapes import Chunk
 from ..timing import Stopwatch
 
+FASTEST = 10_000
+"""Highest control rate, Hz."""
+
 
 @dataclass(frozen=True)
 class PolicySpec:
@@ -37,9 +40,10 @@ class PolicySpec:
 
     def __post_init__(self) -> None:
         """Reject conventions that leave nothing to execute."""
-        if not (1 <= self.obs_steps <= 1024 and 1 <= self.horizon <= 4096 and 0 < self.control_hz <= 10_000):
+        if not (1 <= self.obs_steps <= 1024 and 1 <= self.horizon <= 4096 and 0 < self.control_hz <= FASTEST):
             raise ConfigError(
-                f"expected obs_steps in [1, 1024], horizon in [1, 4096] and control_hz in (0, 10000], got {self}"
+                f"expected obs_steps in [1, 1024], horizon in [1, 4096] and control_hz in (0, {FASTEST}], got "
+                f"{self.obs_steps}, {self.horizon} and {self.control_hz:g}"
             )
         if not 1 - self.obs_steps <= self.first_action <= 0:
             raise ConfigError(f"expected first_action in [{1 - self.obs_steps}, 0], got {self.first_action}")

@@ -1,21 +1,23 @@
 """From an experiment to a training job: demonstrations, split, normaliser, windows, loaders."""
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..data.actions import check_action_space, learnt_actions
 from ..data.augment import mirrored, retargeted
-from ..data.doctor import check_finite, scaling
+from ..data.doctor import check_finite, pictures, scaling
 from ..data.episodes import ACTION, Episodes, check_sentences, vocabulary
-from ..data.formats import describe, locate, read
+from ..data.formats import Stored, describe, locate, read
 from ..data.loader import Loader
 from ..data.normalize import Normalizer, NormalizerKind
 from ..data.pixels import pixels
 from ..data.split import split
 from ..data.windows import Windows
 from ..envs.tasks import Task, find
-from ..errors import ConfigError, DataError, SchemaError
+from ..errors import ConfigError, DataError, SchemaError, TaskError
 from ..policies.checkpoint import Checkpoint, Deployed
 from ..schema import Feature, Schema
 from ..train.loop import Job
@@ -27,7 +29,8 @@ def load_episodes(task: Task, config: DataConfig) -> Episodes:
     """Return the data set at `config.path` with the task's features, checked against its schema and for NaN."""
     assert config.path is not None
     path = locate(config.path)
-    stored = set(describe(path).features)
+    features = describe(path).features
+    stored = set(features)
     wanted = list(task.schema.features)
     sources = {c.feature: c for c in config.columns if c.feature not in stored}
     missing = [name for name in wanted if name not in stored and name not in sources]
@@ -35,7 +38,8 @@ def load_episodes(task: Task, config: DataConfig) -> Episodes:
     if missing or absent:
         raise SchemaError(
             f"{path}: expected the features {wanted} of {task.name}, got the arrays {sorted(stored)}: "
-            "use a recipe that matches this data set, or say where they lie with data.columns"
+            f"{_seen_by(task, features)}use a recipe that matches this data set, or say where they lie with "
+            "data.columns"
         )
     direct = [name for name in wanted if name in stored]
     raw = read(path, sorted({*direct, *(c.source for c in sources.values())}))
@@ -56,6 +60,18 @@ def load_episodes(task: Task, config: DataConfig) -> Episodes:
     for feature in task.schema.observations:
         _check_told(feature, episodes)
     return episodes
+
+
+def _seen_by(task: Task, stored: Mapping[str, Stored]) -> str:
+    """Return the advice to see `task` through the cameras whose pictures are stored; nothing if it has none of them."""
+    sizes = {name: a.shape[0] for name, a in stored.items() if len(a.shape) == 3 and a.shape[0] == a.shape[1]}
+    for size in sorted(set(sizes.values())):
+        cameras = "+".join(name for name in sizes if sizes[name] == size)
+        with suppress(TaskError):
+            seen = find(f"{task.name.partition('@')[0]}@{cameras}:{size}")
+            if stored.keys() >= seen.schema.features.keys():
+                return f"add --task {seen.name}, "
+    return ""
 
 
 def _check_colours(feature: Feature, stored: tuple[int, ...], *, where: str) -> None:
@@ -116,7 +132,7 @@ class DataSummary:
     routes: dict[str, float]
     """Share of the demonstrations by route, where the task has routes and the demonstrator tells."""
     warnings: tuple[str, ...] = ()
-    """Columns that are constant, saturated or scaled by outliers, to be looked at before training."""
+    """Columns that are constant, saturated or scaled by outliers, and dead cameras: to be looked at before training."""
 
 
 def job(
@@ -127,10 +143,8 @@ def job(
     The normaliser is fitted on training episodes only; validation uses whole episodes that are never trained on. With a
     `start`, features, normaliser and first weights (the averaged ones) are those of that checkpoint.
     """
+    schema = schema_of(experiment, start)
     task, config, spec = find(experiment.task), experiment.data, experiment.policy.spec
-    if spec.control_hz != task.control_hz:
-        raise ConfigError(f"expected policy.spec.control_hz={task.control_hz} of {task.name}, got {spec.control_hz}")
-    check_action_space(spec.action_space, task.schema)
     if config.path is not None:
         episodes, routes = load_episodes(task, config), routes_at(locate(config.path))
     else:
@@ -138,7 +152,6 @@ def job(
         episodes, routes = made.episodes, made.routes
     training, held_out = split(episodes, held_out=config.held_out, seed=experiment.seed)
     training = _augmented(training, config)
-    schema = task.schema if start is None else _same_features(start.deployed.schema, task)
     kinds = _kinds(schema, config)
 
     def windows(part: Episodes) -> Windows:
@@ -163,7 +176,8 @@ def job(
         )
 
     source = "simulated demonstrator" if config.path is None else config.path
-    found = tuple(f"{f.key}: {f.message}" for f in scaling(learnt, kinds))
+    cameras = (f.name for f in schema.observations if f.kind == "image" and not f.goal)
+    found = tuple(f"{f.key}: {f.message}" for f in (*scaling(learnt, kinds), *pictures(learnt, cameras)))
     summary = DataSummary(source, len(episodes), len(held_out), episodes.total, routes, found)
     prepared = Job(
         Deployed(experiment.task, experiment.policy, schema),
@@ -175,6 +189,21 @@ def job(
         None if start is None else start.tensors["ema"],
     )
     return prepared, summary
+
+
+def schema_of(experiment: Experiment, start: Checkpoint | None = None) -> Schema:
+    """Return what the policy observes and commands: as its task, or as the checkpoint that it starts from.
+
+    Raises an error that says how rate, action space or features of the policy do not fit the task; nothing is read.
+    """
+    task, spec = find(experiment.task), experiment.policy.spec
+    if spec.control_hz != task.control_hz:
+        raise ConfigError(
+            f"expected policy.spec.control_hz={task.control_hz:g} of {task.name}, got {spec.control_hz:g}: change it, "
+            "or choose a task of that rate"
+        )
+    check_action_space(spec.action_space, task.schema)
+    return task.schema if start is None else _same_features(start.deployed.schema, task)
 
 
 def begun(experiment: Experiment, start: Checkpoint) -> Experiment:

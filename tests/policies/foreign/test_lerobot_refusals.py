@@ -61,6 +61,7 @@ CONFIGS = {
     "flag": (lambda b: b.update(clip_sample=1), "'clip_sample' to be true or false, got 1"),
     "number": (lambda b: b.update(horizon="16"), "'horizon' to be an integer"),
     "widths": (lambda b: b.update(down_dims=16), "'down_dims' to be a list of integers"),
+    "huge widths": (lambda b: b.update(down_dims=[10**9]), "config.json: down_dims, .*up to 65536, got .*1000000000"),
     "more calls than steps": (lambda b: b.update(num_inference_steps=5), "num_inference_steps"),
     "steps": (lambda b: b.update(num_train_timesteps=10**9), "num_train_timesteps"),
     "second state": (feature("observation.other", "STATE", [2]), "one state"),

@@ -134,7 +134,7 @@ def test_files_that_are_no_such_archive_are_refused(tmp_path) -> None:
         archive.writestr("archive/data.pkl", bytes(1 << 20))
     with pytest.raises(CheckpointError, match="not compressed"):
         pickled.unpickled(tmp_path / "packed")
-    with pytest.raises(CheckpointError, match="got none"):
+    with pytest.raises(CheckpointError, match="got no such file"):
         pickled.unpickled(tmp_path / "nothing")
 
 

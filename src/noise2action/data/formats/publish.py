@@ -18,7 +18,7 @@ def publish(target: Path, write: Callable[[Path], None], *, overwrite: bool) -> 
     a hidden sibling in between.
     """
     if not overwrite and os.path.lexists(target):
-        raise DataError(f"{target} exists: choose another name, or pass overwrite to replace it")
+        raise DataError(f"{target} exists: choose another name, or remove it first")
     temporary = target.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -59,6 +60,8 @@ class Foreign:
     """Its weights under their own names."""
     name_of: Callable[[str], str]
     """Their name of one of our weights, without `backbone.`."""
+    file: Path
+    """File that holds its weights."""
     about: Mapping[str, Any]
     """What the run's state remembers (JSON)."""
 
@@ -137,18 +140,19 @@ def _taken(foreign: Foreign, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     unexpected = sorted(foreign.tensors.keys() - set(theirs.values()))
     if missing or unexpected:
         raise CheckpointError(
-            f"{foreign.what}: expected exactly the weights of its configuration, got {len(missing)} missing "
-            f"({_some(missing)}) and {len(unexpected)} unexpected ({_some(unexpected)})"
+            f"{foreign.file}: expected exactly the weights of its configuration, got {len(missing)} missing "
+            f"({_some(missing)}) and {len(unexpected)} unexpected ({_some(unexpected)}): save the policy again, both "
+            "from one training"
         )
     for key, name in theirs.items():
         got, like = foreign.tensors[name], wanted[key]
         if got.shape != like.shape or got.dtype != like.dtype:
             raise CheckpointError(
-                f"{foreign.what}: expected {name!r} as {like.dtype} {tuple(like.shape)}, "
+                f"{foreign.file}: expected {name!r} as {like.dtype} {tuple(like.shape)}, "
                 f"got {got.dtype} {tuple(got.shape)}"
             )
         if got.is_floating_point() and not bool(got.isfinite().all()):
-            raise CheckpointError(f"{foreign.what}: expected finite weights, got NaN or infinity in {name!r}")
+            raise CheckpointError(f"{foreign.file}: expected finite weights, got NaN or infinity in {name!r}")
     # A copy each: files may hold one memory under two names.
     return {key: foreign.tensors[name].clone() for key, name in theirs.items()}
 

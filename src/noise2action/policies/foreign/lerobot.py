@@ -68,6 +68,7 @@ def read(folder: Path) -> Foreign:
         action=Source(ACTION, action, statistics(ACTION, "ACTION", action)),
         tensors=tensors,
         name_of=lambda key: name_of(key, shared=shared),
+        file=folder / "model.safetensors",
         about={
             "folder": folder.name,
             "normaliser": f"norm_map of {PREPROCESSOR}.json" if processed else "normalization_mapping of config.json",
@@ -134,14 +135,8 @@ def _config(options: Options, *, cameras: list[tuple[int, ...]]) -> DiffusionCon
         nfe=steps if calls is None else calls,
     )
     observed = options.integer("n_obs_steps")
-    return DiffusionConfig(
-        spec=PolicySpec(
-            obs_steps=observed,
-            horizon=options.integer("horizon"),
-            stride=options.integer("n_action_steps"),
-            first_action=1 - observed,
-        ),
-        net=UNet1dConfig(
+    with options.naming("down_dims", "kernel_size", "n_groups", "diffusion_step_embed_dim"):
+        net = UNet1dConfig(
             widths=options.integers("down_dims"),
             kernel=options.integer("kernel_size"),
             groups=options.integer("n_groups"),
@@ -149,7 +144,15 @@ def _config(options: Options, *, cameras: list[tuple[int, ...]]) -> DiffusionCon
             time_dim=options.integer("diffusion_step_embed_dim"),
             time_scale=float(steps),
             time_offset=-1.0,
+        )
+    return DiffusionConfig(
+        spec=PolicySpec(
+            obs_steps=observed,
+            horizon=options.integer("horizon"),
+            stride=options.integer("n_action_steps"),
+            first_action=1 - observed,
         ),
+        net=net,
         encoder=_encoder(options, cameras),
         objective=noise.objective,
         sampling=noise.sampling,

@@ -1,11 +1,12 @@
 """Options of a foreign configuration: every one that is used has to be there, of its type; none is assumed."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from ...errors import CheckpointError, did_you_mean
+from ...errors import CheckpointError, ConfigError, did_you_mean
 
 MOST_BYTES = 4 << 20
 """Largest JSON file that is read."""
@@ -89,6 +90,14 @@ class Options:
                 f"{self.where}: expected {name!r} to be {_short(wanted)}, got {_short(self._body[name])}: "
                 "it is not supported here"
             )
+
+    @contextmanager
+    def naming(self, *names: str) -> Generator[None]:
+        """Name the file and the fields where what they say cannot be built."""
+        try:
+            yield
+        except ConfigError as error:
+            raise CheckpointError(f"{self.where}: {', '.join(names)}: {error}") from error
 
     def _of(self, name: str, declared: type, what: str) -> Any:  # noqa: ANN401
         value = self.value(name)

@@ -26,7 +26,8 @@ SECONDS = 900
 def unpickled(file: Path) -> tuple[Any, dict[str, Tensor]]:
     """Return the configuration and the weights that the program in its own process takes out of `file`."""
     if not file.is_file():
-        raise CheckpointError(f"expected a checkpoint file, got none: {file}")
+        got = "a folder" if file.is_dir() else "no such file"
+        raise CheckpointError(f"expected a checkpoint file (.ckpt), got {got}: {file}")
     environment = {**{k: os.environ[k] for k in ("PATH",) if k in os.environ}, "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-I", str(UNPICKLE), str(file.resolve()), folder]

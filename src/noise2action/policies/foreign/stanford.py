@@ -53,6 +53,7 @@ def read(file: Path) -> Foreign:
         action=Source("action", parts.action, _affine(weights, "action", parts.action[0])),
         tensors={key: x for key, x in weights.items() if not key.startswith("normalizer.")},
         name_of=lambda key: _name_of(key, parts.vision_name),
+        file=file,
         about={"file": file.name, "weights": whole.text("weights")},
     )
 
@@ -167,11 +168,8 @@ def _of_images(policy: Options, tensors: dict[str, Tensor]) -> _Parts:
 def _config(policy: Options, parts: _Parts) -> DiffusionConfig:
     observed, steps, noise = policy.integer("n_obs_steps"), policy.integer("horizon"), _noise(policy)
     unet = parts.unet
-    return DiffusionConfig(
-        spec=PolicySpec(
-            obs_steps=observed, horizon=steps, stride=policy.integer("n_action_steps"), first_action=1 - observed
-        ),
-        net=UNet1dConfig(
+    with unet.naming("down_dims", "kernel_size", "n_groups", "diffusion_step_embed_dim"):
+        net = UNet1dConfig(
             widths=unet.integers("down_dims"),
             kernel=unet.integer("kernel_size"),
             groups=unet.integer("n_groups"),
@@ -179,7 +177,12 @@ def _config(policy: Options, parts: _Parts) -> DiffusionConfig:
             time_dim=unet.integer("diffusion_step_embed_dim"),
             time_scale=float(noise.steps),
             time_offset=-1.0,
+        )
+    return DiffusionConfig(
+        spec=PolicySpec(
+            obs_steps=observed, horizon=steps, stride=policy.integer("n_action_steps"), first_action=1 - observed
         ),
+        net=net,
         encoder=parts.encoder,
         objective=noise.objective,
         sampling=noise.sampling,
