@@ -284,7 +284,7 @@ def test_a_warning_is_printed_once(capsys):
     assert capsys.readouterr().err == "n2a: warning: no signal is left\n"
 
 
-@pytest.mark.parametrize("sampler", ["adaptive", "ddim"])
+@pytest.mark.parametrize("sampler", [pytest.param("adaptive", marks=pytest.mark.slow), "ddim"])
 def test_network_evaluations_of_an_evaluation_are_counted(trained, tmp_path, sampler, capsys):
     words = ("--episodes", 1, "--record", 0, "--out", tmp_path / "r.json", "--sampler", sampler)
     assert run("eval", trained, *words, *(("--rtol", 0.1) if sampler == "adaptive" else ("--nfe", 3))) == 0

@@ -1,12 +1,13 @@
 """Rollouts: episodes depend on their seed only, whoever runs beside them and in whatever process."""
 
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from stand_ins import HZ, MAX_STEPS, TASK, Drift, Wander, die, load_nothing, load_wander, no_demonstration
+from stand_ins import MAX_STEPS, TASK, Drift, Wander, die, load_nothing, load_wander
 
 from noise2action.envs import tasks
 from noise2action.errors import TaskError
@@ -94,7 +95,7 @@ def test_an_interrupt_passes_through_and_closes_every_environment():
 def test_repeated_seeds_and_endless_episodes_are_refused():
     with pytest.raises(ValueError, match="distinct"):
         rollout(TASK, Wander(), [1, 1])
-    short = tasks.Task("drift", TASK.schema, HZ, MAX_STEPS - 30, Drift, no_demonstration)
+    short = replace(TASK, max_steps=MAX_STEPS - 30)
     with pytest.raises(TaskError, match="truncate"):
         rollout(short, Wander(), [29])
 

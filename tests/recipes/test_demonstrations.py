@@ -121,6 +121,7 @@ def _die(seed: int) -> Demonstration:
     return TASK.demonstrate(seed)
 
 
+@pytest.mark.faults
 def test_a_process_that_died_is_told() -> None:
     with pytest.raises(WorkerError, match=r"one died: use fewer --workers; the same command goes on"):
         demonstrate(replace(TASK, demonstrate=_die), 1, seed=0, workers=2)
@@ -147,6 +148,7 @@ def _begun(out: Path, until: Callable[[int], bool]) -> Generator["subprocess.Pop
         begun.communicate()
 
 
+@pytest.mark.faults
 def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     with _begun(tmp_path / "two.npz", lambda _: any(tmp_path.rglob("*.npz"))) as begun:
         begun.kill()
@@ -154,6 +156,7 @@ def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
         begun.communicate(timeout=60)
 
 
+@pytest.mark.faults
 def test_an_interrupt_while_processes_start_is_one_line(tmp_path: Path) -> None:
     def started(parent: int) -> bool:
         children = [file.read_text().split() for file in Path(f"/proc/{parent}/task").glob("*/children")]
