@@ -10,6 +10,7 @@ import torch
 from stand_ins import MAX_STEPS, TASK, Drift, Wander, die, load_nothing, load_wander
 
 from noise2action.envs import tasks
+from noise2action.envs.manipulation import MANIPULATION
 from noise2action.errors import TaskError
 from noise2action.evaluate.latency import measure_latency
 from noise2action.evaluate.rollouts import rollout
@@ -168,7 +169,9 @@ def test_every_task_can_be_rolled_out(name):
             return torch.zeros(rows, 6, task.schema.action_dim)
 
     still = Still(spec=PolicySpec(2, 6, 4, 0, task.control_hz), schema=task.schema)
-    results = rollout(task, still, [0, 1], record=1)
+    # Pictures of a simulator take seconds; the arm's scenes are drawn alike.
+    recorded = name not in MANIPULATION or name == "assembly"
+    results = rollout(task, still, [0, 1], record=int(recorded))
     assert all(0 <= r.score <= 1 and r.steps <= task.max_steps and not r.success for r in results)
-    assert results[0].trace.frames.dtype == np.uint8
+    assert not recorded or results[0].trace.frames.dtype == np.uint8
     assert (results[0].route is not None) == (not name.startswith("pusht"))
