@@ -7,15 +7,16 @@ from .experiment import DataConfig, Experiment
 
 
 def _recipe(task: str) -> Experiment:
-    """Return a diffusion policy of 5 M parameters over chunks of 0.2 s; trains in 4 minutes on 2 cores."""
+    """Return a diffusion policy of 1.3 M parameters over chunks of 0.2 s; trains in 4 minutes on one core."""
     return Experiment(
         task=task,
         policy=DiffusionConfig(
             spec=PolicySpec(obs_steps=2, horizon=16, stride=8, control_hz=80.0),
-            net=MLPConfig(width=512, blocks=3, expansion=2, condition_width=256),
+            net=MLPConfig(width=256, blocks=3, expansion=2, condition_width=128),
         ),
         data=DataConfig(demonstrations=200),
-        train=TrainConfig(steps=8_000),
+        # Three times the usual rate: at the usual one so few steps leave the moment of the grasp vague.
+        train=TrainConfig(steps=4_000, learning_rate=3e-3, threads=1),
     )
 
 
