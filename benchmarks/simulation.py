@@ -24,6 +24,7 @@ from noise2action.data.normalize import Normalizer
 from noise2action.envs.manipulation import MANIPULATION
 from noise2action.envs.rendering import Renderer
 from noise2action.envs.rendering import platform as opengl
+from noise2action.envs.sawyer import Sawyer
 from noise2action.envs.tasks import find
 from noise2action.evaluate.workers import rollout_in_processes
 from noise2action.machine import hardware
@@ -38,13 +39,13 @@ ROBOTS = 50
 """Episodes that a process advances together."""
 
 
-def _ours() -> Any:
+def _ours() -> Sawyer:
     env = MANIPULATION[TASK]()
     env.reset(seed=0)
     return env
 
 
-def _theirs(layout: np.ndarray) -> Any:
+def _theirs(layout: np.ndarray) -> Any:  # noqa: ANN401 - Metaworld has no types
     """Return Metaworld's environment with our layout."""
     env: Any = ALL_V3_ENVIRONMENTS[THEIRS]()
     env._partially_observable, env._set_task_called, env._last_rand_vec = False, True, layout.copy()
@@ -144,12 +145,13 @@ def main() -> None:
         ratio = statistics.median(b / a for a, b in zip(mine, other, strict=True))
         lines.append(f"| {name} | {_shown(mine)} | {_shown(other)} | {ratio:.1f} |")
     steps = values["rollouts (steps/s)"]
-    lines += [
-        "",
-        f"Rollouts of the recipe's diffusion policy ({find_recipe(TASK).policy.sampling.nfe} network calls a plan), "
-        f"{ROBOTS} episodes in lockstep in each of {WORKERS} processes, their start included: "
-        f"{statistics.median(steps):,.0f} [{min(steps):,.0f}, {max(steps):,.0f}] environment steps a second.",
-    ]
+    calls = find_recipe(TASK).policy.sampling.nfe
+    told = (
+        f"Rollouts of the recipe's diffusion policy ({calls} network calls a plan), {ROBOTS} episodes in lockstep in "
+        f"each of {WORKERS} processes, their start included: {statistics.median(steps):,.0f} "
+        f"[{min(steps):,.0f}, {max(steps):,.0f}] environment steps a second."
+    )
+    lines += ["", told]
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "simulation.md").write_text("\n".join(lines) + "\n")
     (args.out / "simulation.json").write_text(json.dumps({"about": header, "rounds": values}, indent=1) + "\n")

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import traceback
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -53,21 +52,29 @@ class Pool:
             process.join()
             connection.close()
 
-    def run(self, jobs: Sequence[Job], on_progress: OnProgress) -> Mapping[int, Noise2ActionError]:
-        """Run the jobs, return the errors of those that failed by their position; `FATAL` ones are raised at once."""
+    def run(
+        self, jobs: Sequence[Job], on_progress: OnProgress, *, ready: Callable[[int], bool] = lambda position: True
+    ) -> Mapping[int, Noise2ActionError]:
+        """Run the jobs, return the errors of those that failed by their position; `FATAL` ones are raised at once.
+
+        Of the jobs that are left, the first that is `ready` is next: one that needs another's result comes after it.
+        Those that never are ready, because what they need failed, are left out.
+        """
         if self._workers == 1:
-            return _run_here(jobs, on_progress)
+            return _run_here(jobs, on_progress, ready)
         while len(self._processes) < min(self._workers, len(jobs)):
             self._start()
-        waiting, busy = deque(enumerate(jobs)), dict[Connection, int]()
+        waiting, busy = list(range(len(jobs))), dict[Connection, int]()
         idle = list(self._processes)
         failed: dict[int, Noise2ActionError] = {}
-        while waiting or busy:
-            while waiting and idle:
-                position, job = waiting.popleft()
+        while True:
+            while idle and (position := next(filter(ready, waiting), None)) is not None:
+                waiting.remove(position)
                 connection = idle.pop()
-                connection.send(job)
+                connection.send(jobs[position])
                 busy[connection] = position
+            if not busy:
+                return failed
             for connection in wait(list(busy)):
                 assert isinstance(connection, Connection)
                 message = _received(connection)
@@ -79,7 +86,6 @@ class Pool:
                 if message is not None:
                     failed[position] = _kept(message)
                 on_progress(position, 1.0)
-        return failed
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -90,12 +96,16 @@ class Pool:
         self._processes[ours] = process
 
 
-def _run_here(jobs: Sequence[Job], on_progress: OnProgress) -> Mapping[int, Noise2ActionError]:
+def _run_here(
+    jobs: Sequence[Job], on_progress: OnProgress, ready: Callable[[int], bool]
+) -> Mapping[int, Noise2ActionError]:
     failed: dict[int, Noise2ActionError] = {}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         for position, job in enumerate(jobs):
+            if not ready(position):
+                continue
             try:
                 job(lambda done, position=position: on_progress(position, done))
             except Noise2ActionError as error:

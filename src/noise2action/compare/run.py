@@ -1,6 +1,6 @@
 """Running a comparison from wherever it was left: stage by stage, the tables written anew after each task."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -55,8 +55,8 @@ class Outcome:
 def run(settings: Settings, out: Path, *, workers: int, command: str) -> Outcome:
     """Return the outcome of the comparison in `out`, begun or gone on with; tables are written after each task.
 
-    Raises `ConfigError` where `out` was begun with
-    other settings, and `MissingExtraError` where a simulator is not installed.
+    Raises `ConfigError` where `out` was begun with other settings, and `MissingExtraError` where a simulator is not
+    installed.
     """
     check_tasks(settings)
     with ExitStack() as stack:
@@ -66,27 +66,55 @@ def run(settings: Settings, out: Path, *, workers: int, command: str) -> Outcome
         places = [Place(out, name) for name in settings.tasks]
         shown = stack.enter_context(Shown(settings, places))
         pool = stack.enter_context(Pool(workers))
-        failed = _do("demonstrations", [w for p in places for w in stages.demonstrations(settings, p)], pool, shown)
-        tasks: list[TaskRows] = []
-        for place in places:
-            failed += _do("trainings", stages.trainings(settings, place), pool, shown)
-            failed += _do("episodes", stages.evaluations(settings, place), pool, shown)
-            # In this process, while the others wait: what runs beside a plan would be measured with it.
-            failed += _do("timings", stages.timings(settings, place), Pool(1), shown)
-            found = task_rows(settings, place)
-            tasks += [] if found is None else [found]
+        failed: list[str] = []
+
+        def written() -> list[TaskRows]:
+            tasks = [rows for place in places if (rows := task_rows(settings, place)) is not None]
             write_tables(settings, out, tasks, findings=failed, command=command)
+            return tasks
+
+        # A worker that has nothing left to do in one task begins with the next.
+        works = [Planned("demonstrations", w) for p in places for w in stages.demonstrations(settings, p)]
+        for place in places:
+            works += [Planned("trainings", work) for work in stages.trainings(settings, place)]
+            works += [Planned("episodes", work) for work in stages.evaluations(settings, place)]
+        failed += _do(works, pool, shown, on_task=written)
+        # In this process, while the others wait: what runs beside a plan would be measured with it.
+        timed = [Planned("timings", work) for place in places for work in stages.timings(settings, place)]
+        failed += _do(timed, Pool(1), shown)
+        tasks = written()
         write_page(settings, out, tasks, findings=failed, command=command)
     return Outcome(tuple(tasks), tuple(failed))
 
 
-def _do(stage: str, works: Sequence[Work], pool: Pool, shown: "Shown") -> list[str]:
-    """Do what is ready of a stage; return what failed, and why."""
-    ready = [work for work in works if work.ready]
-    if not ready:
-        return []
-    errors = pool.run([work.job for work in ready], shown.follow(stage, ready))
-    return [f"{ready[position].name}: {error}" for position, error in sorted(errors.items())]
+@dataclass(frozen=True)
+class Planned:
+    """A piece of work and the stage that it belongs to."""
+
+    stage: str
+    work: Work
+
+
+def _do(
+    planned: Sequence[Planned], pool: Pool, shown: "Shown", *, on_task: Callable[[], object] = lambda: None
+) -> list[str]:
+    """Do what is left; return what failed, and why. `on_task` is called after the last episodes of a task."""
+    left = [each for each in planned if not each.work.result.exists()]
+    follow = shown.follow(left)
+
+    def on_progress(position: int, share: float) -> None:
+        follow(position, share)
+        stage, work = left[position].stage, left[position].work
+        if (
+            stage == "episodes"
+            and work.result.exists()
+            and all(each.work.result.exists() for each in left if each.stage == stage and each.work.task == work.task)
+        ):
+            on_task()
+
+    jobs = [each.work.job for each in left]
+    errors = pool.run(jobs, on_progress, ready=lambda position: left[position].work.ready)
+    return [f"{left[position].work.name}: {error}" for position, error in sorted(errors.items())]
 
 
 class Shown:
@@ -121,15 +149,16 @@ class Shown:
         """Leave the bars as they are."""
         self._progress.stop()
 
-    def follow(self, stage: str, works: Sequence[Work]) -> OnProgress:
-        """Return what moves the bar of a stage while `works` are done."""
-        bar, shares, before = self._bars[stage], [0.0] * len(works), self._done[stage]
-        self._progress.start_task(bar)
+    def follow(self, planned: Sequence[Planned]) -> OnProgress:
+        """Return what moves the bars while what is `planned` is done."""
+        shares = [0.0] * len(planned)
 
         def on_progress(position: int, share: float) -> None:
+            stage, work = planned[position].stage, planned[position].work
+            self._progress.start_task(self._bars[stage])
+            self._done[stage] += (share - shares[position]) * work.size
             shares[position] = share
-            self._done[stage] = before + sum(s * work.size for s, work in zip(shares, works, strict=True))
-            now = "" if share >= 1 else works[position].name
-            self._progress.update(bar, completed=self._done[stage], now=now)
+            now = "" if share >= 1 else work.name
+            self._progress.update(self._bars[stage], completed=self._done[stage], now=now)
 
         return on_progress

@@ -51,6 +51,7 @@ class Demonstrated:
 class Work:
     """A part of a comparison that is done in one piece."""
 
+    task: str
     name: str
     size: int
     """In units of its stage: demonstrations, trainings, episodes, or methods that are timed."""
@@ -71,7 +72,7 @@ def demonstrations(settings: Settings, place: Place) -> list[Work]:
     if settings.data is not None:
         return []
     job = partial(_demonstrate, settings, place)
-    return [Work(f"{place.task}: demonstrations", settings.demonstrations, place.demonstrated, job)]
+    return [Work(place.task, f"{place.task}: demonstrations", settings.demonstrations, place.demonstrated, job)]
 
 
 def _demonstrate(settings: Settings, place: Place, tell: Tell) -> None:
@@ -95,6 +96,7 @@ def trainings(settings: Settings, place: Place) -> list[Work]:
     wanted = dict.fromkeys(m.training for m in settings.compared if m.training is not None)
     return [
         Work(
+            place.task,
             f"{place.task}: training of {training}, seed {seed}",
             1,
             place.trained(training, seed),
@@ -140,6 +142,7 @@ def evaluations(settings: Settings, place: Place) -> list[Work]:
     """Return the blocks of episodes of a task."""
     return [
         Work(
+            place.task,
             f"{place.task}: episodes of {method.label}",
             len(block),
             place.block(method.name, seed, block[0]),
@@ -230,6 +233,7 @@ def timings(settings: Settings, place: Place) -> list[Work]:
     """Return the timing of each trained method; to be done alone, one after the other."""
     return [
         Work(
+            place.task,
             f"{place.task}: timing of {method.label}",
             1,
             place.timing(method.name),

@@ -18,8 +18,8 @@ NEAR, HIGH, LOW = 0.015, 0.1, 0.035
 """The hand comes from this high, and goes down to this much above the handle once it is this near beside it (m)."""
 CLOSING, HELD = 0.05, 0.52
 """The gripper closes this far (m) above the handle or lower, and holds it when it is open by less than this."""
-CLEAR, STRAIGHT = 0.06, 0.015
-"""The ring is carried this high above the peg, and lowered once it is this near to its axis (m)."""
+CLEAR = 0.06
+"""The ring is carried this high above the peg (m)."""
 
 
 class Assembly(Sawyer):
@@ -54,8 +54,8 @@ class Assembly(Sawyer):
         above = hand[2] - grasp[2]
         if gripper < HELD and above < CLOSING:
             gap = self._goal - self._ring()
-            if np.linalg.norm(gap[:2]) < STRAIGHT:
-                return np.array([*GAIN * (gap - CLEAR * UP), 1.0])
+            if np.linalg.norm(gap[:2]) < ALIGNED:
+                return np.array([*GAIN * gap[:2], -1.0, 1.0])
             carry = gap + CLEAR * UP
             return np.array([*GAIN * (carry if carry[2] < CLEAR / 2 else carry * UP), 1.0])
         if np.linalg.norm(hand[:2] - grasp[:2]) > NEAR:
