@@ -12,6 +12,7 @@ from stand_ins import MAX_STEPS, TASK, Drift, Wander, die, load_nothing, load_wa
 from noise2action.envs import tasks
 from noise2action.envs.manipulation import MANIPULATION
 from noise2action.errors import TaskError
+from noise2action.evaluate.batches import ROWS
 from noise2action.evaluate.latency import measure_latency
 from noise2action.evaluate.rollouts import rollout
 from noise2action.evaluate.workers import WorkerError, rollout_in_processes
@@ -62,11 +63,10 @@ def test_one_episode_is_what_a_plain_loop_makes():
     np.testing.assert_array_equal(result.trace.observations["position"], np.stack(seen[1:]))
 
 
-def test_only_running_episodes_are_planned_for():
+def test_running_episodes_share_a_plan():
     policy = Wander()
     results = rollout(TASK, policy, SEEDS)
-    plans = [sum(r.steps > 4 * k for r in results) for k in range(-(-max(r.steps for r in results) // 4))]
-    assert policy.batches == plans
+    assert policy.batches == [ROWS] * -(-max(r.steps for r in results) // policy.spec.stride)
 
 
 def test_frames_are_kept_for_the_recorded_episodes_only():

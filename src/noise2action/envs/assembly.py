@@ -14,10 +14,6 @@ PEG = np.array([0.0, 0.0, -0.05])
 
 GRASP = np.array([-0.02, 0.0, 0.0])
 """From the handle to where it is grasped (m)."""
-NEAR, HIGH, LOW = 0.015, 0.1, 0.035
-"""The hand comes from this high, and goes down to this much above the handle once it is this near beside it (m)."""
-CLOSING, HELD = 0.05, 0.52
-"""The gripper closes this far (m) above the handle or lower, and holds it when it is open by less than this."""
 CLEAR = 0.06
 """The ring is carried this high above the peg (m)."""
 
@@ -45,22 +41,14 @@ class Assembly(Sawyer):
         return self._data.site("RoundNut").xpos.copy()
 
     def guide(self) -> NDArray[np.float64]:
-        """Return what to do next: over the handle, down, close, and lift when it is held; over the peg, and down.
-
-        Metaworld's expert lifts while it still closes, at a height that it must meet within a few millimetres, and
-        does not open again where it missed.
-        """
-        hand, grasp, gripper = self.hand, self._object()[0] + GRASP, self.gripper
-        above = hand[2] - grasp[2]
-        if gripper < HELD and above < CLOSING:
-            gap = self._goal - self._ring()
-            if np.linalg.norm(gap[:2]) < ALIGNED:
-                return np.array([*GAIN * gap[:2], -1.0, 1.0])
-            carry = gap + CLEAR * UP
-            return np.array([*GAIN * (carry if carry[2] < CLEAR / 2 else carry * UP), 1.0])
-        if np.linalg.norm(hand[:2] - grasp[:2]) > NEAR:
-            return np.array([*GAIN * (grasp + HIGH * UP - hand), -1.0])
-        return np.array([*GAIN * (grasp + LOW * UP - hand), 1.0 if above < CLOSING else -1.0])
+        """Return what to do next: take the handle, carry the ring over the peg, and let it down."""
+        if (taking := self.take(self._object()[0] + GRASP)) is not None:
+            return taking
+        gap = self._goal - self._ring()
+        if np.linalg.norm(gap[:2]) < ALIGNED:
+            return np.array([*GAIN * gap[:2], -1.0, 1.0])
+        carry = gap + CLEAR * UP
+        return np.array([*GAIN * (carry if carry[2] < CLEAR / 2 else carry * UP), 1.0])
 
     def error(self) -> float:
         """Return the distance (m) of the ring's centre from the peg's top."""

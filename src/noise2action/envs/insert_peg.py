@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..schema import Schema
-from .sawyer import ACTION, GAIN, GOAL, GRIPPER, HAND, NEAR, OBJECT, ROTATION, Sawyer
-from .sawyer_stage import UP, Model
+from .sawyer import ACTION, GAIN, GOAL, GRIPPER, HAND, OBJECT, ROTATION, Sawyer
+from .sawyer_stage import Model
 
 RADIUS = 0.07
 STRETCH = np.array([1.0, 2.0, 2.0])
@@ -15,10 +15,8 @@ HOLE = np.array([0.03, 0.0, 0.13])
 APART = 0.1
 """Least distance (m) on the table from the peg to the box."""
 
-HELD = (0.2, 0.45)
-"""How far the gripper is open around the peg."""
-GRASP_HEIGHT, HIGH, CLEAR = 0.035, 0.2, 0.12
-"""The hand is at the peg when it is less than this above it, comes from this high, and aligns this far out (m)."""
+CLEAR = 0.12
+"""The peg's head is aligned this far out (m)."""
 OUTWARD = np.array([1.0, 0.0, 0.0])
 """From the hole."""
 STRAIGHT = 0.015
@@ -50,19 +48,12 @@ class InsertPeg(Sawyer):
         return site.xpos.copy(), site.xmat.reshape(3, 3).copy()
 
     def guide(self) -> NDArray[np.float64]:
-        """Return what to do next: over the peg, down, close, carry its head before the hole, and in.
-
-        Metaworld's expert loses the peg in one layout of six: it lets the hand go down again while it carries.
-        """
-        hand, head, peg, gripper = self.hand, self._data.site("pegHead").xpos, self._object()[0], self.gripper
-        above = hand[2] - peg[2]
-        if HELD[0] < gripper < HELD[1] and above < GRASP_HEIGHT:
-            gap = self._goal - head
-            before = np.linalg.norm(gap[1:]) > STRAIGHT and gap[0] < -STRAIGHT
-            return np.array([*GAIN * (gap + (CLEAR if before else -CLEAR) * OUTWARD), 1.0])
-        if np.linalg.norm(hand[:2] - peg[:2]) > NEAR:
-            return np.array([*GAIN * (peg + HIGH * UP - hand), -1.0])
-        return np.array([*GAIN * (peg - hand), 1.0 if above < GRASP_HEIGHT else -1.0])
+        """Return what to do next: take the peg, carry its head before the hole, and in."""
+        if (taking := self.take(self._object()[0], low=0.0)) is not None:
+            return taking
+        gap = self._goal - self._data.site("pegHead").xpos
+        before = np.linalg.norm(gap[1:]) > STRAIGHT and gap[0] < -STRAIGHT
+        return np.array([*GAIN * (gap + (CLEAR if before else -CLEAR) * OUTWARD), 1.0])
 
     def error(self) -> float:
         """Return the distance (m) of the peg's head from the hole, stretched as Metaworld does."""

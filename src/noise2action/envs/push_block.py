@@ -13,7 +13,6 @@ class PushBlock(Grasp):
     """The layout is the puck's position [3] and the mark's [3], whose height is the puck's own."""
 
     scene = "sawyer_push_v3.xml"
-    expert = "sawyer_push_v3_policy"
     layout_low, layout_high = (-0.1, 0.6, 0.02, -0.1, 0.8, 0.01), (0.1, 0.7, 0.02, 0.1, 0.9, 0.02)
 
     def _place(self, layout: NDArray[np.float64]) -> None:

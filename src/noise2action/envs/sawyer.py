@@ -6,11 +6,8 @@ costs what MuJoCo's does, because no dense reward is computed. **Source:** Yu et
 2025 (Meta-World+), whose scenes, action and success criteria these are.
 """
 
-import warnings
 from abc import abstractmethod
-from collections.abc import Callable
 from functools import cache
-from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -46,6 +43,13 @@ BESIDE, ABOVE, OVER = 0.10, 0.12, 0.25
 
 GAIN = 10.0
 """Action per metre that the hand is away from where a demonstrator wants it."""
+HIGH, LOW, CLOSING, BY_IT = 0.1, 0.03, 0.05, 0.02
+"""Demonstrators come over an object this high, go down to this low once they are by it within the last, and close the
+gripper below the third (m)."""
+CLOSED, AT_REST = 0.9, 0.05
+"""The gripper holds something that is open by less than this, and whose fingers are slower than this (m/s)."""
+FINGERS = slice(7, 9)
+"""Their joints."""
 
 HAND = Feature("hand", (3,), unit="m")
 GRIPPER = Feature("gripper", (1,))
@@ -55,14 +59,6 @@ ROTATION = Feature("rotation", (6,))
 """Of the object: the first two columns of its rotation matrix."""
 GOAL = Feature("goal", (3,), unit="m")
 ACTION = Feature("action", (4,), low=-1.0, high=1.0)
-
-
-@cache
-def expert(name: str) -> Callable[[NDArray[np.float64]], NDArray[np.float32]]:
-    """Return Metaworld's scripted expert of the module `name`, from its 39 numbers to an action."""
-    module = import_module(f"metaworld.policies.{name}")
-    (policy,) = (v for k, v in vars(module).items() if k.startswith("Sawyer") and k.endswith("Policy"))
-    return policy().get_action
 
 
 def check_cameras(names: tuple[str, ...]) -> None:
@@ -105,8 +101,6 @@ class Sawyer(Env[Observation, NDArray[np.float32]]):
     """Features of the state alone."""
     body: ClassVar[str] = "obj"
     """Name of the body that the hand works on."""
-    expert: ClassVar[str]
-    """Module of Metaworld's scripted expert."""
     max_steps: ClassVar[int] = 300
     home: ClassVar[NDArray[np.float64]] = HOME
     """Where the hand starts (m)."""
@@ -255,13 +249,22 @@ class Sawyer(Env[Observation, NDArray[np.float32]]):
         point[self.side_axis] = self._between[0] - BESIDE if route == "left" else self._between[1] + BESIDE
         return [np.clip(point, HAND_LOW, HAND_HIGH)]
 
+    @abstractmethod
     def guide(self) -> NDArray[np.float64]:
-        """Return what Metaworld's scripted expert does next, an action [4] that may be out of range."""
-        numbers = np.zeros(39)  # What the expert reads; it ignores turns and the step before.
-        numbers[:3], numbers[3], numbers[4:7], numbers[-3:] = self.hand, self.gripper, self._object()[0], self._goal
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # The experts warn of every action beyond 1; it is clipped.
-            return np.asarray(expert(self.expert)(numbers), np.float64)
+        """Return what a demonstrator at the object does next, an action [4] that may be out of range."""
+
+    def take(self, at: NDArray[np.float64], *, low: float = LOW) -> NDArray[np.float64] | None:
+        """Return what to do next to take what is `at` [3]: over it, down to `low` (m) above it, close; None once held.
+
+        Metaworld's experts move on while the gripper still closes, at a height that is met within millimetres, and do
+        not open it again where it missed.
+        """
+        away, gripper = self.hand - at, self.gripper
+        if away[2] < CLOSING and gripper < CLOSED and np.abs(self._data.qvel[FINGERS]).max() < AT_REST:
+            return None
+        if np.linalg.norm(away[:2]) > BY_IT:
+            return np.array([*GAIN * (HIGH * UP - away), -1.0])
+        return np.array([*GAIN * (low * UP - away), 1.0 if away[2] < CLOSING else -1.0])
 
     def _failed(self) -> bool:
         """Return whether the episode ends as a failure; the base never does."""

@@ -1,7 +1,7 @@
 """Episodes of a policy in a task: paired by seed, many robots in lockstep, one batched plan for all of them.
 
 An episode is fixed by its seed: the layout through `reset(seed=...)`, the sampler's noise through its own generator.
-It does not matter which other episodes run beside it (up to the rounding of batched matrix products).
+It does not matter, to the last bit, which other episodes run beside it, nor in which process.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +19,7 @@ from ..envs.tasks import Task
 from ..errors import TaskError
 from ..policies.policy import Policy
 from ..seeds import generator
+from .batches import EqualBatches
 from .setting import AS_DRAWN, Setting
 from .smoothness import jumps, rms_jerk
 
@@ -90,7 +91,7 @@ def rollout(
             stack.callback(env.close)
             episodes.append(_Episode(env, seed, setting=setting, recorded=k < record))
         generators = [generator(sampler_seed, "episode", seed) for seed in seeds]
-        _advance(episodes, task, executor(policy, generators), on_progress)
+        _advance(episodes, task, executor(EqualBatches(policy), generators), on_progress)
         return tuple(episode.result(task) for episode in episodes)
 
 
