@@ -1,7 +1,8 @@
 """A demonstrator of the manipulation tasks, as people are: it takes a side, its time, a rest, and has an unsteady hand.
 
 What to do once it is at the object, a task's guide knows; guides are exactly deterministic and take one way only. So
-everything in which people differ is drawn here, and the guide, who looks at every step, corrects the hand's errors. The recorded actions are those that were carried out, errors included.
+everything in which people differ is drawn here, and the guide, who looks at every step, corrects the hand's errors.
+The recorded actions are those that were carried out, errors included.
 """
 
 from collections.abc import Callable, Mapping
