@@ -51,7 +51,7 @@ OBSERVATION, ACTION = "observation noise", "action noise"
 TROUBLES: Mapping[str, Trouble] = {
     OBSERVATION: Trouble("of half the demonstrated range", (0.0, 0.01, 0.02, 0.05, 0.1)),
     ACTION: Trouble("of the range", (0.0, 0.05, 0.1, 0.2, 0.4)),
-    "push": Trouble("N for 0.1 s", (0.0, 10.0, 20.0, 40.0, 80.0)),
+    "push": Trouble("N for 0.1 s", (0.0, 50.0, 100.0, 200.0, 400.0)),
     "friction": Trouble("of the usual", (0.1, 0.3, 1.0, 3.0), none=1.0),
     "mass": Trouble("of the usual", (0.1, 1.0, 3.0, 10.0), none=1.0),
 }
