@@ -163,12 +163,12 @@ def job(
     else:
         normalizer = Normalizer.from_state(start.tensors["normalizer"], schema.normalised)
 
-    def loader(part: Episodes, batch_size: int) -> Loader:
+    def loader(part: Episodes) -> Loader:
         return Loader(
             part,
             windows(part),
             normalizer,
-            batch_size=batch_size,
+            batch_size=experiment.train.batch_size,
             seed=experiment.seed,
             space=spec.action_space,
             augment=config.noise if part is training else None,
@@ -183,8 +183,8 @@ def job(
         Deployed(experiment.task, experiment.policy, schema),
         experiment.train,
         normalizer,
-        loader(training, experiment.train.batch_size),
-        loader(held_out, 256),
+        loader(training),
+        loader(held_out),
         experiment.seed,
         None if start is None else start.tensors["ema"],
     )

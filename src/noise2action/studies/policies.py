@@ -184,7 +184,7 @@ def held_out(found: Trained, *, windows: int = WINDOWS) -> Batch:
 
 def deviation(found: Trained, *, windows: int = WINDOWS) -> float:
     """Return the mean distance of planned actions from those that were demonstrated, over executed actions (m/s)."""
-    return action_error(found.policy, held_out(found, windows=windows), found.job.normalizer)
+    return action_error(found.policy, [held_out(found, windows=windows)], found.job.normalizer)
 
 
 def strangeness(found: Trained, *, windows: int = WINDOWS) -> float:
