@@ -102,10 +102,13 @@ WIDTHS = (64, 128, 256, 512)
 """Channels of the stages; conftest.py makes both sides narrower."""
 
 
-def resnet18(norm):
+BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
+
+
+def resnet(name, norm):
     stages, i = [], WIDTHS[0]
-    for o, stride in zip(WIDTHS, (1, 2, 2, 2), strict=True):
-        stages.append(nn.Sequential(Basic(i, o, stride, norm), Basic(o, o, 1, norm)))
+    for o, stride, count in zip(WIDTHS, (1, 2, 2, 2), BLOCKS[name], strict=True):
+        stages.append(nn.Sequential(Basic(i, o, stride, norm), *(Basic(o, o, 1, norm) for _ in range(count - 1))))
         i = o
     first = nn.Conv2d(3, WIDTHS[0], 7, 2, 3, bias=False), norm(WIDTHS[0]), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
     return nn.Sequential(*first, *stages)
@@ -132,7 +135,7 @@ class Rgb(nn.Module):
         super().__init__()
         self.crop = body["crop_shape"]
         norm = (lambda c: nn.GroupNorm(c // 16, c)) if body["use_group_norm"] else nn.BatchNorm2d
-        self.backbone = resnet18(norm)
+        self.backbone = resnet(body["vision_backbone"], norm)
         height, width = (math.ceil(n / 32) for n in (self.crop or size))
         keypoints = body["spatial_softmax_num_keypoints"]
         self.pool = Pool(height, width, keypoints)
@@ -346,7 +349,8 @@ def statistics(body, *, seed=1):
         found[name] = {"mean": whole, "std": spread, "min": whole - spread, "max": whole + spread}
         found[name] |= {"q01": whole - 0.9 * spread, "q99": whole + 0.8 * spread, "count": torch.tensor([7])}
     if "observation.state" in found:
-        found["observation.state"]["max"][1] = found["observation.state"]["min"][1]
+        for key in ("max", "q01", "q99"):
+            found["observation.state"][key][1] = found["observation.state"]["min"][1]
     return found
 
 

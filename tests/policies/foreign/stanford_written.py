@@ -8,7 +8,7 @@ from types import ModuleType
 
 import lerobot_written
 import torch
-from lerobot_written import Model, options, resnet18, seen
+from lerobot_written import Model, options, resnet, seen
 from torch import nn
 
 
@@ -84,7 +84,7 @@ class Pooled(nn.Module):
 
     def __init__(self, norm, crop):
         super().__init__()
-        self.layers, self.crop = resnet18(norm), crop
+        self.layers, self.crop = resnet("resnet18", norm), crop
 
     def forward(self, x):
         h, w = self.crop

@@ -1,5 +1,6 @@
 """An imported LeRobot policy acts as the policy of that layout, written out, does: for the same noise."""
 
+import itertools
 import json
 import math
 
@@ -33,6 +34,7 @@ STATES = {
     "one observation": {"n_obs_steps": 1},
     "three observations": {"n_obs_steps": 3, "n_action_steps": 6},
     "mean and deviation": {"normalization_mapping": {"STATE": "MEAN_STD", "ACTION": "MEAN_STD"}},
+    "quantiles": {"normalization_mapping": {"ENV": "QUANTILES", "STATE": "QUANTILES", "ACTION": "QUANTILES"}},
     "no normaliser": {"normalization_mapping": {"ENV": "MIN_MAX", "STATE": "MIN_MAX", "ACTION": "IDENTITY"}},
 }
 CAMERAS = {
@@ -57,7 +59,22 @@ CAMERAS = {
         {"input_features": seen(cameras=2, environment=True), "use_separate_rgb_encoder_per_camera": True},
         False,
     ),
+    "one, ResNet-34, images by quantiles": (
+        {
+            "input_features": seen(size=(32, 32)),
+            "vision_backbone": "resnet34",
+            "normalization_mapping": {"VISUAL": "QUANTILES", "STATE": "QUANTILES", "ACTION": "QUANTILES"},
+        },
+        False,
+    ),
 }
+CROSSED = {
+    "use_film_scale_modulation": {True: "FiLM scale", False: "FiLM bias"},
+    "use_separate_rgb_encoder_per_camera": {True: "separate", False: "shared"},
+    "use_group_norm": {True: "group norm", False: "batch norm"},
+    "old": {True: "old normaliser", False: "new normaliser"},
+}
+"""Options of which every combination is tried, with the words for them."""
 OLD = ("as it is", "three levels", "mean and deviation", "no normaliser")
 """States whose statistics are tried in the weights too."""
 
@@ -91,6 +108,34 @@ def test_cameras_give_the_same_actions(changed, old, tmp_path) -> None:
     body = options(num_train_timesteps=4, **changed)
     policy = Policy(body, statistics(body), old=old)
     agree(policy, policy.save(tmp_path / "theirs"))
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    list(itertools.product((True, False), repeat=len(CROSSED))),
+    ids=lambda chosen: ", ".join(words[on] for words, on in zip(CROSSED.values(), chosen, strict=True)),
+)
+def test_every_combination_of_options_gives_the_same_actions(chosen, tmp_path) -> None:
+    *flags, old = chosen
+    body = options(
+        num_train_timesteps=2, n_obs_steps=1, n_action_steps=4, input_features=seen(cameras=2, size=(32, 32))
+    )
+    body |= dict(zip(CROSSED, flags, strict=False))
+    policy = Policy(body, statistics(body), old=old)
+    agree(policy, policy.save(tmp_path / "theirs"))
+
+
+@pytest.mark.parametrize(
+    ("crop", "random", "told"), [([32, 24], False, True), ([32, 24], True, False), (None, False, False)]
+)
+def test_a_training_on_crops_of_the_centre_is_told(crop, random, told, tmp_path) -> None:
+    """The actions are the same: only what is trained further would be trained otherwise."""
+    body = options(num_train_timesteps=2, input_features=seen(), crop_shape=crop, crop_is_random=random)
+    policy = Policy(body, statistics(body))
+    folder = policy.save(tmp_path / "theirs")
+    assert ("crops" in lerobot.read(folder).about) == told
+    if told:
+        agree(policy, folder)
 
 
 def test_the_whole_resnet_gives_the_same_actions(monkeypatch, tmp_path) -> None:

@@ -32,7 +32,7 @@ PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor", "policy_postprocessor"
 BACKBONES: dict[str, Callable[..., ResNetConfig]] = {"resnet18": resnet18, "resnet34": resnet34}
 
 WITHOUT_EFFECT = {
-    *("drop_n_last_frames", "crop_is_random", "crop_ratio", "pretrained_backbone_weights", "gradient_checkpointing"),
+    *("drop_n_last_frames", "crop_ratio", "pretrained_backbone_weights", "gradient_checkpointing"),
     *("compile_model", "compile_mode", "do_mask_loss_for_padding", "policy_action_contract"),
     *("optimizer_lr", "optimizer_betas", "optimizer_eps", "optimizer_weight_decay"),
     *("scheduler_name", "scheduler_warmup_steps"),
@@ -40,6 +40,8 @@ WITHOUT_EFFECT = {
     *("pretrained_path", "pretrained_revision"),
 }
 """Options that say how it was trained, stored or run, not what it computes."""
+
+CENTRED = "crop_is_random=false: trained on the centre; its actions are the same, training on here crops at random"
 
 PASSIVE = {"rename_processor", "rename_observations_processor", "to_batch_processor", "device_processor"}
 """Processor steps that change no number."""
@@ -55,6 +57,7 @@ def read(folder: Path) -> Foreign:
     statistics = _statistics(folder, options, tensors, processed=processed)
     sources = tuple(Source(name, shape, statistics(name, kind, shape)) for name, (kind, shape) in observed.items())
     config = _config(options, cameras=[s.shape[1:] for s in sources if s.is_image])
+    centred = "crop_is_random" in options and not options.flag("crop_is_random") and config.encoder.crop is not None
     if left := [name for name, value in options.unread.items() if name not in WITHOUT_EFFECT and value]:
         raise CheckpointError(
             f"{options.where}: expected options that are known here, got {', '.join(sorted(left))}: remove what does "
@@ -72,6 +75,7 @@ def read(folder: Path) -> Foreign:
         about={
             "folder": folder.name,
             "normaliser": f"norm_map of {PREPROCESSOR}.json" if processed else "normalization_mapping of config.json",
+            **({"crops": CENTRED} if centred else {}),
         },
     )
 
