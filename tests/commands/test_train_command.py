@@ -31,6 +31,15 @@ SENTENCES = pytest.mark.skipif(importlib.util.find_spec("sentence_transformers")
             r"expected a policy whose training fits in [\d.]+ GB",
         ),
         (
+            "two_routes_goal",
+            [
+                *("--policy.net", "unet1d", "--policy.net.conditioning", "cross_attention"),
+                *("--policy.encoder.token-dim", "64", "--policy.encoder.image-tokens", "cells"),
+                *("--train.batch-size", "10000000"),
+            ],
+            r"fits in [\d.]+ GB, got 10000000 windows x 4 draws that keep [\d.,e+]+ GB .*: lower train.batch_size",
+        ),
+        (
             "pusht_image",
             [
                 *("--policy.encoder.vision.norm", "batch", "--policy.encoder.vision.stem", "standard"),

@@ -1,9 +1,11 @@
 import pytest
 import torch
+from torch import nn
 
 from noise2action.condition import Condition
 from noise2action.nets import DiTConfig, FusionMLPConfig, TransformerConfig, UNet1dConfig
-from noise2action.nets.counts import multiply_adds, parameters
+from noise2action.nets.attention import Attention
+from noise2action.nets.counts import kept, multiply_adds, parameters
 
 SIZES = {"horizon": 16, "action_dim": 2, "condition_dim": 10, "token_dim": 6}
 
@@ -49,3 +51,21 @@ def test_convolutions_count_once_a_place():
     first = 16 * (3 * 2 * 8 + 3 * 8 * 8 + 2 * 8)
     others = 3 * 16 * 2 * 3 * 8 * 8
     assert multiply_adds(call(net)) == step + film + first + others + 16 * (3 * 8 * 8 + 8 * 2)
+
+
+@pytest.mark.parametrize("batch", [1, 6])
+def test_what_is_kept_for_the_backward_pass_is_each_layers_input_once(batch):
+    net = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
+    x = torch.zeros(batch, 5)
+    assert kept(lambda: net(x), besides=net) == 4 * batch * (5 + 7)
+    with torch.no_grad():
+        assert kept(lambda: net(x), besides=net) == 4 * batch * (5 + 7)
+
+
+def test_a_token_more_keeps_what_attention_makes_of_it():
+    net = Attention(8, heads=2)
+
+    def bytes_of(tokens):
+        return kept(lambda: net(torch.zeros(1, 3, 8), torch.zeros(1, tokens, 8)), besides=net)
+
+    assert bytes_of(11) - bytes_of(10) == 4 * (8 + 2 * 8)  # the token, its key and its value

@@ -15,12 +15,14 @@ from ..data.normalize import Normalizer
 from ..encoders.fuse import ObservationEncoder
 from ..errors import ConfigError
 from ..nets.counts import parameters
+from ..policies import DiffusionConfig
 from ..policies.backbone import Backbone
 from ..policies.checkpoint import Checkpoint, complete, load
 from ..policies.foreign.noise import in_words
 from ..recipes import find
 from ..recipes.experiment import Experiment
 from ..recipes.prepare import begun, job, schema_of
+from ..schema import Schema
 from ..train.folder import locked
 from ..train.loop import Status, check_resumable, fit
 from . import overrides
@@ -136,11 +138,30 @@ def _check_policy(experiment: Experiment, start: Checkpoint | None) -> None:
             f"expected a policy whose training fits in {memory / 1e9:.3g} GB, got {parameters(policy):,} parameters "
             f"that need {BYTES * parameters(policy) / 1e9:,.3g} GB: choose smaller widths"
         )
+    _check_step(experiment, schema, memory=memory - BYTES * parameters(policy))
     for module in policy.modules():
         if isinstance(module, Backbone) and module.attends and module.encoder.token_dim is None:
             note("warning: the network attends to one token, the whole observation: give --policy.encoder.token-dim 64")
         if isinstance(module, ObservationEncoder) and start is None:
             module.prepare()
+
+
+def _check_step(experiment: Experiment, schema: Schema, *, memory: int) -> None:
+    """Raise `ConfigError` unless what the network keeps of a step for its backward pass fits in `memory` bytes."""
+    policy, train = experiment.policy, experiment.train
+    draws = policy.draws if isinstance(policy, DiffusionConfig) else 1
+    for module in policy.build(schema, Normalizer({})).eval().modules():
+        if isinstance(module, Backbone):
+            encoding, call = module.activations()
+            need = train.batch_size * (encoding + draws * call)
+            if train.half_precision(torch.device("cpu")):
+                need //= 2
+            if need > memory:
+                raise ConfigError(
+                    f"expected a step of training that fits in {memory / 1e9:.3g} GB, got {train.batch_size} windows "
+                    f"x {draws} draws that keep {need / 1e9:,.3g} GB for the backward pass: lower train.batch_size or "
+                    "policy.draws, or leave policy.encoder.image_tokens pooled"
+                )
 
 
 MAY_CHANGE = ("threads", "log_every", "validate_minutes", "save_minutes", "save_steps", "tensorboard")

@@ -1,6 +1,6 @@
 """Normaliser, encoder and network: what diffusion and regression policies share to the last weight."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from ..encoders.fuse import EncoderConfig
 from ..errors import ConfigError
 from ..nets import AnyNetConfig
 from ..nets.attention import ObservationTokens
-from ..nets.counts import multiply_adds
+from ..nets.counts import kept, multiply_adds
 from ..schema import Schema
 from ..shapes import Chunk
 from .policy import PolicySpec
@@ -74,10 +74,20 @@ class Backbone(nn.Module):
 
     def multiply_adds(self) -> tuple[int, int]:
         """Return those of encoding an observation, and of one network call on it, both at batch 1."""
+        return self._counted(multiply_adds)
+
+    def activations(self) -> tuple[int, int]:
+        """Return the bytes that training keeps of encoding an observation, and of one network call on it, at batch 1.
+
+        In the precision of the weights.
+        """
+        return self._counted(lambda call: kept(call, besides=self))
+
+    def _counted(self, count: Callable[[Callable[[], object]], int]) -> tuple[int, int]:
         history = self.encoder.example()
-        condition = self.condition(history)
+        condition = self.encoder(history)
         chunk, t = torch.zeros_like(self.chunk_like(condition)), torch.ones(())
-        return multiply_adds(lambda: self.condition(history)), multiply_adds(lambda: self(chunk, t, condition))
+        return count(lambda: self.encoder(history)), count(lambda: self(chunk, t, condition))
 
     def normalised_actions(self, actions: Tensor) -> Tensor:
         """Return actions in robot units as the network sees them."""
