@@ -5,7 +5,7 @@ import re
 from functools import lru_cache
 
 from noise2action.evaluate.statistics import Estimate
-from noise2action.studies.study import Findings, Settings, find
+from noise2action.studies.study import Findings, Settings, Spread, find
 
 Row = dict[str, object]
 
@@ -32,6 +32,15 @@ def at(row: Row, column: str) -> Estimate:
     value = row[column]
     assert isinstance(value, Estimate), column
     return value
+
+
+def clocked(row: Row, column: str, *, digits: int = 1) -> str:
+    """Return a median over trainings, with least and most, as texts tell it; checked to be one, and positive."""
+    found = row[column]
+    assert isinstance(found, Spread), column
+    assert 0 < found.low <= found.value <= found.high
+    value, low, high = (f"{x:,.{digits}f}" for x in (found.value, found.low, found.high))
+    return f"{value} [{low}, {high}]"
 
 
 WORDS = ("lower for", "higher for", "not told apart for")

@@ -1,7 +1,7 @@
 """The study of networks: every claim is recomputed from its table."""
 
 import torch
-from control_claims import at, clauses, findings, rows, told, verdict
+from control_claims import at, clauses, clocked, findings, rows, told, verdict
 
 from noise2action.encoders.fuse import EncoderConfig
 from noise2action.envs.two_routes import SCHEMA
@@ -26,7 +26,9 @@ def test_claims_on_networks_follow_from_the_rows():
     for row in table:
         if row["policy"] == "diffusion":
             size = f"{row['parameters']:,} parameters, {row['multiply-adds a call']:,} multiply-adds a call"
-            assert f"{row['network']} {size}, {at(row, backbones.RATE).value:,.0f} samples/s" in text
+            speed = f"{clocked(row, backbones.RATE, digits=0)} samples/s"
+            plan = f"{clocked(row, backbones.P50)} / {clocked(row, backbones.P99)} ms"
+            assert f"{row['network']} {size}, {speed}, {plan}." in text
 
 
 def test_networks_are_of_about_the_same_size_and_both_policies_have_the_same():

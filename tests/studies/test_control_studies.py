@@ -1,6 +1,6 @@
 """Studies of chunk length and denoising steps: every claim is recomputed from the table."""
 
-from control_claims import at, clauses, findings, rows, told, verdict
+from control_claims import at, clauses, clocked, findings, rows, told, verdict
 
 from noise2action.studies import chunk_size, denoising_steps
 from noise2action.studies.policies import BOUNDARY, JERK, SUCCESS, WITHIN
@@ -36,5 +36,5 @@ def test_claims_on_denoising_steps_follow_from_the_rows():
                 clause = found[list(denoising_steps.SAMPLERS).index(str(row["sampler"]))][verdict(gap)]
                 assert f"{row['denoising steps']} steps {told(gap, digits)}" in clause
     for row in table[:2]:
-        time = f"{at(row, 'p50 (ms)').value:.1f} / {at(row, 'p99 (ms)').value:.1f} ms"
+        time = f"{clocked(row, 'p50 (ms)')} / {clocked(row, 'p99 (ms)')} ms"
         assert f"{row['denoising steps']} steps {time}" in text

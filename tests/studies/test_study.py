@@ -17,11 +17,14 @@ from noise2action.studies import STUDIES
 from noise2action.studies.study import (
     Findings,
     Settings,
+    Spread,
     Study,
+    bracketed,
     difference,
     find,
     listing,
     mean,
+    median,
     paragraphs,
     points,
     repeats,
@@ -86,6 +89,25 @@ def test_the_page_says_how_many_of_what_the_intervals_are_over() -> None:
         ("name", "a", "b", "c"), [("x", one, one, many), ("y", two, two, None)], Figure(), "", {"c": "episodes"}
     )
     assert repeats(mixed) == "Brackets and bars are 95 % intervals over 3 or 6 seeds; over 1,500 episodes in 'c'."
+
+
+def test_the_median_lies_between_least_and_most_whatever_was_delayed() -> None:
+    assert median([7.0, 1.0, 2.0]) == Spread(2.0, 1.0, 7.0, 3)
+    assert median([0.25, 90.0]) == Spread(45.125, 0.25, 90.0, 2)  # whose interval of the mean starts below zero
+    assert mean([0.25, 90.0]).low < 0
+    assert bracketed(median([2.0, 1024.0, 3.25])) == "3.2 [2.0, 1,024.0]"
+    for bad in ([], [1.0, float("nan")]):
+        with pytest.raises(ValueError, match="at least one finite number"):
+            median(bad)
+
+
+def test_the_page_tells_least_and_most_from_intervals() -> None:
+    one, times = Estimate(0.5, 0.25, 0.75, 3), median([1.0, 2.0, 4.0])
+    mixed = Findings(("a", "ms", "p99 (ms)"), [(one, times, times)], Figure(), "")
+    assert repeats(mixed) == (
+        "Brackets and bars are 95 % intervals over 3 seeds; least and most around the median of 3 seeds in 'ms' and "
+        "'p99 (ms)'."
+    )
 
 
 def test_the_table_comes_back_from_csv_to_the_last_bit() -> None:

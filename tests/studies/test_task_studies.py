@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from control_claims import Row, at, clauses, findings, rows, told, verdict
+from control_claims import Row, at, clauses, clocked, findings, rows, told, verdict
 
 from noise2action.data.normalize import Normalizer
 from noise2action.envs.tasks import find
@@ -151,7 +151,7 @@ def test_claims_on_steps_follow_from_the_rows() -> None:
         gap = less(few, measure, "the most steps")
         assert f"5 steps {told(gap, DIGITS.get(measure, 1))}" in clauses(text, measure)[0][verdict(gap)]
     for row in table:
-        time = f"{at(row, 'p50 (ms)').value:.1f} / {at(row, 'p99 (ms)').value:.1f} ms"
+        time = f"{clocked(row, 'p50 (ms)')} / {clocked(row, 'p99 (ms)')} ms"
         assert f"{row['denoising steps']} steps {time}" in text
 
 
@@ -166,8 +166,8 @@ def test_claims_on_executed_actions_follow_from_the_rows() -> None:
     # Every action is planned anew at the task's 10 Hz.
     assert at(table[0], one_or_many_actions.PLANS).value == 10
     for row in table:
-        plans, busy = (at(row, name).value for name in (one_or_many_actions.PLANS, one_or_many_actions.BUSY))
-        assert f"{plans:.1f} ({busy:.1f} %)" in text
+        plans = at(row, one_or_many_actions.PLANS).value
+        assert f"{plans:.1f} ({clocked(row, one_or_many_actions.BUSY)} %)" in text
 
 
 def test_plans_are_counted_over_all_actions() -> None:

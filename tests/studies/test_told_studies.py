@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from control_claims import at, clauses, findings, rows, told, verdict
+from control_claims import at, clauses, clocked, findings, rows, told, verdict
 
 from noise2action.data.episodes import Episodes
 from noise2action.envs.two_routes_text import INSTRUCTION, ROUTES, SCHEMA
@@ -54,7 +54,8 @@ def test_claims_on_conditioning_follow_from_the_rows():
                     said = f"{row['conditioning']} {told(gap, conditioning.DIGITS[measure])}"
                     assert said in found[k][verdict(gap)]
     for row in table:
-        assert f"{row['network']} by {row['conditioning']} {row['parameters']:,} and" in text
+        plan = f"{clocked(row, conditioning.P50)} ms."
+        assert f"{row['network']} by {row['conditioning']} {row['parameters']:,} and {plan}" in text
     best = max(table, key=lambda r: at(r, "success (%), Wilson over all episodes").value)
     assert text.startswith(f"{best['network']} by {best['conditioning']} succeeds most often")
 

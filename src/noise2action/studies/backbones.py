@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from matplotlib.figure import Figure
 
 from ..evaluate.latency import Latency, measure_latency
-from ..evaluate.statistics import Estimate
 from ..machine import hardware
 from ..nets import AnyNetConfig, DiTConfig, FusionMLPConfig, TransformerConfig, UNet1dConfig
 from ..nets.counts import parameters
@@ -32,7 +31,7 @@ from .policies import (
     taught,
     trained,
 )
-from .study import Findings, Progress, Settings, by_chance, mean, paragraphs, points
+from .study import Findings, Progress, Settings, Spread, bracketed, by_chance, median, paragraphs, points
 
 NETS: Mapping[str, AnyNetConfig] = {
     "mlp": NET,
@@ -73,9 +72,14 @@ class Built:
     latency: list[Latency] = field(default_factory=list[Latency])
     """Of one plan, batch 1; one a training."""
 
-    def milliseconds(self, measure: str) -> Estimate:
-        """Return the mean over trainings of a percentile, `P50` or `P99`."""
-        return mean([found.total.p50 if measure == P50 else found.total.p99 for found in self.latency])
+    @property
+    def speed(self) -> Spread:
+        """Training windows a second of processor time, over trainings."""
+        return median(self.rate)
+
+    def milliseconds(self, measure: str) -> Spread:
+        """Return a percentile, `P50` or `P99`, over trainings."""
+        return median([found.total.p50 if measure == P50 else found.total.p99 for found in self.latency])
 
 
 Arms = Mapping[tuple[str, str], Built]
@@ -121,7 +125,7 @@ def findings(arms: Arms) -> Findings:
             kind,
             *built.size[0],
             *cells(built.arm, arms[BASE, kind].arm, MEASURES),
-            mean(built.rate),
+            built.speed,
             *(built.milliseconds(p) for p in (P50, P99)),
         )
         for (net, kind), built in arms.items()
@@ -140,7 +144,7 @@ def paragraph(arms: Arms) -> str:
         against(short, BASE, measure=STRANGE, digits=4),
         against(short, BASE, measure=JERK),
     ]
-    ratio = LONGER_BY * mean(arms[SLOWEST, DIFFUSION].rate).value / mean(arms[LONGER, DIFFUSION].rate).value
+    ratio = LONGER_BY * arms[SLOWEST, DIFFUSION].speed.value / arms[LONGER, DIFFUSION].speed.value
     first = f"Diffusion on {BASE} succeeds in {level} of the episodes. Against it, after as many steps:"
     second = (
         f"{LONGER}, {ratio:.1f} times the processor time of {SLOWEST}, succeeds in {longer}; "
@@ -152,17 +156,20 @@ def paragraph(arms: Arms) -> str:
     ]
     cost = [
         f"{net} {arms[net, DIFFUSION].size[0][0]:,} parameters, {arms[net, DIFFUSION].size[0][1]:,} multiply-adds a "
-        f"call, {mean(arms[net, DIFFUSION].rate).value:,.0f} samples/s, {_plan(arms[net, DIFFUSION])}"
+        f"call, {bracketed(arms[net, DIFFUSION].speed, digits=0)} samples/s, {_plan(arms[net, DIFFUSION])}"
         for net in NETS
     ]
-    third = f"On {hardware()}, one thread, diffusion (training by seconds of processor time; one plan p50 / p99):"
+    third = (
+        f"On {hardware()}, one thread, diffusion (training by seconds of processor time; one plan p50 / p99; "
+        "median over trainings [least, most]):"
+    )
     verdicts = (len(short) - 1) * len(MEASURES) + len(NETS) - 1 + len(NETS)
     regression = points("Regression against diffusion:", beside)
     return paragraphs(points(first, claims), second, regression, points(third, cost), by_chance(verdicts))
 
 
 def _plan(built: Built) -> str:
-    return f"{built.milliseconds(P50).value:.1f} / {built.milliseconds(P99).value:.1f} ms"
+    return f"{bracketed(built.milliseconds(P50))} / {bracketed(built.milliseconds(P99))} ms"
 
 
 def _figure(arms: Arms) -> Figure:
@@ -175,7 +182,7 @@ def _figure(arms: Arms) -> Figure:
         shown = [
             [built.arm.mean(SUCCESS) for built in mine],
             [built.arm.mean(STRANGE) for built in mine],
-            [mean(built.rate) for built in mine],
+            [built.speed for built in mine],
             [built.milliseconds(P50) for built in mine],
         ]
         for place, estimates in zip(axes, shown, strict=True):

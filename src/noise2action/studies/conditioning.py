@@ -16,7 +16,7 @@ from ..nets.conditioning import Conditioning
 from ..nets.counts import parameters
 from ..policies import DiffusionConfig
 from ..seeds import derive
-from .plots import forest, legend, panels
+from .plots import forest, legend, panels, plain_ticks
 from .policies import (
     COUNTED,
     NET,
@@ -32,7 +32,7 @@ from .policies import (
     taught,
     trained,
 )
-from .study import Findings, Progress, Settings, by_chance, listing, mean, paragraphs, points
+from .study import Findings, Progress, Settings, Spread, bracketed, by_chance, listing, median, paragraphs, points
 
 TASK = "two_routes_text"
 BASE: Conditioning = "concat"
@@ -71,9 +71,9 @@ class Told:
     """Of one plan, batch 1; one a training."""
 
     @property
-    def p50(self) -> Estimate:
-        """Median time of a plan (ms), mean over trainings."""
-        return mean([found.total.p50 for found in self.latency])
+    def p50(self) -> Spread:
+        """Median time of a plan (ms), over trainings."""
+        return median([found.total.p50 for found in self.latency])
 
 
 Arms = Mapping[str, Mapping[Conditioning, Told]]
@@ -149,8 +149,10 @@ def paragraph(arms: Arms) -> str:
         f"{top.n} episodes{tied}."
     )
     compared = [_compared(name, ways) for name, ways in arms.items()]
-    cost = [f"{name} {told.size[0]:,} and {told.p50.value:.1f} ms" for name, told in every.items()]
-    last = points(f"Parameters, and the median time of a plan on one thread of {hardware()}:", cost)
+    cost = [f"{name} {told.size[0]:,} and {bracketed(told.p50)} ms" for name, told in every.items()]
+    last = points(
+        f"Parameters, and the median time of a plan on one thread of {hardware()}, over trainings [least, most]:", cost
+    )
     verdicts = sum(len(ways) - 1 for ways in arms.values()) * len(MEASURES)
     return paragraphs(first, *compared, last, by_chance(verdicts))
 
@@ -170,6 +172,7 @@ def _compared(name: str, ways: Mapping[Conditioning, Told]) -> str:
 def _figure(arms: Arms) -> Figure:
     figure, axes = panels([*MEASURES, P50], columns=4, width=3.2, height=3.0)
     order: list[Conditioning] = list(dict.fromkeys(way for ways in arms.values() for way in ways))
+    axes[-1].set_xscale("log")
     unknown = Estimate(float("nan"), float("nan"), float("nan"), 0)
     for index, way in enumerate(order):
         mine = [ways.get(way) for ways in arms.values()]
@@ -180,5 +183,6 @@ def _figure(arms: Arms) -> Figure:
         forest(axes[-1], list(arms), times, label=way, index=index, of=len(order))
     for place in axes[1:]:
         place.tick_params(labelleft=False)
+    plain_ticks(axes[-1:])
     legend(figure, axes)
     return figure

@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 
 from ..diffusion.samplers import DDIM, DDPM, AnySampler
 from ..evaluate.latency import Latency, measure_latency
-from ..evaluate.statistics import Estimate
 from ..machine import hardware
 from ..policies import DiffusionConfig, DiffusionPolicy, Sampling
 from ..seeds import derive
@@ -31,13 +30,14 @@ from .policies import (
     taught,
     trained,
 )
-from .study import Cell, Findings, Progress, Settings, by_chance, mean, paragraphs, points
+from .study import Cell, Findings, Progress, Settings, Spread, bracketed, by_chance, median, paragraphs, points
 
 CALLS = (5, 10, 20, 50, 100)
 SAMPLERS: Mapping[str, AnySampler] = {"ddim": DDIM(), "ddpm": DDPM()}
 STRANGE = "energy distance to demonstrations"
 MEASURES = (SUCCESS, STRANGE, JERK)
 P50, P99 = "p50 (ms)", "p99 (ms)"
+TOLD = "p50 / p99, median over trainings [least, most]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +48,9 @@ class Steps:
     latency: list[Latency] = field(default_factory=list[Latency])
     """Of one plan, batch 1; one a training."""
 
-    def milliseconds(self, measure: str) -> Estimate:
-        """Return the mean over trainings of a percentile, `P50` or `P99`."""
-        return mean([found.total.p50 if measure == P50 else found.total.p99 for found in self.latency])
+    def milliseconds(self, measure: str) -> Spread:
+        """Return a percentile, `P50` or `P99`, over trainings."""
+        return median([found.total.p50 if measure == P50 else found.total.p99 for found in self.latency])
 
 
 Arms = Mapping[tuple[str, int], Steps]
@@ -124,7 +124,7 @@ def paragraph(arms: Arms) -> str:
     both = {_words(calls): {name: arms[name, calls].arm for name in SAMPLERS} for calls in counts(arms)}
     claims = [f"{words}: {against(pair, first, measure=SUCCESS)}" for words, pair in both.items()]
     sentences.append(points(f"{second} against {first}:", claims))
-    sentences.append(f"On {hardware()}, one thread, batch 1, a plan by {first} takes (p50 / p99) {times(arms, first)}.")
+    sentences.append(f"On {hardware()}, one thread, batch 1, a plan by {first} takes ({TOLD}) {times(arms, first)}.")
     verdicts = len(SAMPLERS) * (len(counts(arms)) - 1) * len(MEASURES) + len(counts(arms))
     return paragraphs(*sentences, by_chance(verdicts))
 
@@ -139,7 +139,7 @@ def _words(calls: int) -> str:
 
 
 def _milliseconds(steps: Steps) -> str:
-    return f"{steps.milliseconds(P50).value:.1f} / {steps.milliseconds(P99).value:.1f} ms"
+    return f"{bracketed(steps.milliseconds(P50))} / {bracketed(steps.milliseconds(P99))} ms"
 
 
 def figure(arms: Arms, measures: Sequence[str]) -> Figure:

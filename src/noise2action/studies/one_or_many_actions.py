@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from ..envs.tasks import find
 from ..evaluate.latency import measure_latency
 from ..evaluate.rollouts import EpisodeResult
-from ..evaluate.statistics import Estimate
 from ..machine import hardware
 from ..policies import DiffusionPolicy
 from ..seeds import derive
@@ -35,7 +34,7 @@ from .policies import (
     smooth,
     taught,
 )
-from .study import Findings, Progress, Settings, by_chance, listing, mean, paragraphs, points
+from .study import Findings, Progress, Settings, Spread, bracketed, by_chance, listing, mean, median, paragraphs, points
 
 TASKS = ("two_routes", "obstacles", "grasp_seen")
 STRIDES = (1, 2, 4, 8)
@@ -56,9 +55,9 @@ class Executed:
     """Median of one plan, batch 1; one a training."""
 
     @property
-    def busy(self) -> Estimate:
-        """Share (%) of a processor's time that planning takes."""
-        return mean([rate * ms / 10 for rate, ms in zip(self.plans, self.milliseconds, strict=True)])
+    def busy(self) -> Spread:
+        """Share (%) of a processor's time that planning takes, over trainings."""
+        return median([rate * ms / 10 for rate, ms in zip(self.plans, self.milliseconds, strict=True)])
 
 
 Arms = Mapping[tuple[str, int], Executed]
@@ -121,13 +120,16 @@ def paragraph(arms: Arms) -> str:
         claims = [against(mine, base, measure=m, digits=DIGITS.get(m, 1)) for m in MEASURES]
         sentences.append(points(f"In {task}, executing {base} succeeds {reached(mine[base])}. Against it:", claims))
     rates = [f"{task} ({find(task).control_hz:g} Hz): {_rates(arms, task)}" for task in tasks]
-    sentences.append(points(f"Plans a second, and the share of one processor of {hardware()} that they take:", rates))
+    lead = (
+        f"Plans a second, and the share of one processor of {hardware()} that they take, over trainings [least, most]:"
+    )
+    sentences.append(points(lead, rates))
     return paragraphs(*sentences, by_chance(len(tasks) * (len(STRIDES) - 1) * len(MEASURES)))
 
 
 def _rates(arms: Arms, task: str) -> str:
     found = [(stride, arms[task, stride]) for stride in STRIDES]
-    return listing([f"{_words(s)} {mean(x.plans).value:.1f} ({x.busy.value:.1f} %)" for s, x in found])
+    return listing([f"{_words(s)} {mean(x.plans).value:.1f} ({bracketed(x.busy)} %)" for s, x in found])
 
 
 def _words(stride: int) -> str:

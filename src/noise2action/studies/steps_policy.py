@@ -4,7 +4,7 @@ from ..evaluate.latency import measure_latency
 from ..machine import hardware
 from ..policies import DiffusionPolicy, Sampling
 from ..seeds import derive
-from .denoising_steps import CALLS, Arms, Steps, counts, fewer, figure, table, times
+from .denoising_steps import CALLS, TOLD, Arms, Steps, counts, fewer, figure, table, times
 from .policies import (
     COUNTED,
     DIFFUSION,
@@ -73,5 +73,5 @@ def paragraph(arms: Arms) -> str:
         for task in tasks
     ]
     taken = [f"{task}: {times(arms, task)}" for task in tasks]
-    sentences.append(points(f"On {hardware()}, one thread, batch 1, a plan takes (p50 / p99):", taken))
+    sentences.append(points(f"On {hardware()}, one thread, batch 1, a plan takes ({TOLD}):", taken))
     return paragraphs(*sentences, by_chance(len(tasks) * (len(counts(arms)) - 1) * len(MEASURES)))

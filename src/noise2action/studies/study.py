@@ -59,7 +59,10 @@ Cell = str | int | float | Estimate | None
 
 @dataclass(frozen=True)
 class Findings:
-    """What a study found. A column of `Estimate`s carries its 95 % interval and its number of seeds."""
+    """What a study found. A column of `Estimate`s carries its 95 % interval and its number of seeds.
+
+    One of `Spread`s carries least and most instead.
+    """
 
     columns: tuple[str, ...]
     rows: Sequence[tuple[Cell, ...]]
@@ -106,14 +109,33 @@ def mean(values: Sequence[float]) -> Estimate:
 
     One value has an infinite interval: it says nothing about the next seed. `ValueError` for none, or one not finite.
     """
-    sample = np.asarray(values, dtype=np.float64)
-    if sample.ndim != 1 or not len(sample) or not np.isfinite(sample).all():
-        raise ValueError(f"expected a list of at least one finite number, got {values!r}: leave out missing values")
+    sample = _sample(values)
     n, middle = len(sample), float(sample.mean())
     if n == 1:
         return Estimate(middle, -math.inf, math.inf, 1)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * sample.std(ddof=1) / math.sqrt(n))
     return Estimate(middle, middle - half, middle + half, n)
+
+
+@dataclass(frozen=True)
+class Spread(Estimate):
+    """The median of `n` values between the least (`low`) and the most (`high`) of them: no interval of a mean."""
+
+
+def median(values: Sequence[float]) -> Spread:
+    """Return the median with the least and the most: for what a clock measured, whose rare delays are not normal.
+
+    `ValueError` for no values, or one that is not finite.
+    """
+    sample = _sample(values)
+    return Spread(float(np.median(sample)), float(sample.min()), float(sample.max()), len(sample))
+
+
+def _sample(values: Sequence[float]) -> np.ndarray:
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1 or not len(sample) or not np.isfinite(sample).all():
+        raise ValueError(f"expected a list of at least one finite number, got {values!r}: leave out missing values")
+    return sample
 
 
 def difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
@@ -135,6 +157,12 @@ def by_chance(verdicts: int) -> str:
         f"These are {verdicts} verdicts by {100 * CONFIDENCE:.0f} % intervals, of which about {misses:.1f} are "
         "expected to miss by chance."
     )
+
+
+def bracketed(estimate: Estimate, *, digits: int = 1) -> str:
+    """Return `value [low, high]`."""
+    value, low, high = (f"{x:,.{digits}f}" for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}]"
 
 
 def listing(names: Sequence[str]) -> str:
@@ -196,7 +224,7 @@ def table_csv(findings: Findings) -> str:
 
 
 def table_markdown(findings: Findings) -> str:
-    """Return the table for people: an estimate as `value [low, high]`, its 95 % interval."""
+    """Return the table for people: an estimate as `value [low, high]`."""
     rows = [[_text(cell).replace("|", "\\|") for cell in row] for row in findings.rows]
     lines = [list(findings.columns), ["---"] * len(findings.columns), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -219,13 +247,15 @@ def repeats(findings: Findings) -> str:
         cells = [row[k] for row in findings.rows]
         counts = sorted({cell.n for cell in cells if isinstance(cell, Estimate)})
         if counts:
-            over = f"{' or '.join(f'{n:,}' for n in counts)} {findings.counted.get(name, 'seeds')}"
+            what = "least and most around the median of" if any(isinstance(c, Spread) for c in cells) else "over"
+            over = f"{what} {' or '.join(f'{n:,}' for n in counts)} {findings.counted.get(name, 'seeds')}"
             columns.setdefault(over, []).append(name)
-    usual = max(columns, key=lambda over: len(columns[over]), default="seeds")
+    intervals = [over for over in columns if over.startswith("over")]
+    usual = max(intervals, key=lambda over: len(columns[over]), default="over seeds")
     others = [
-        f"over {over} in {listing([repr(name) for name in names])}" for over, names in columns.items() if over != usual
+        f"{over} in {listing([repr(name) for name in names])}" for over, names in columns.items() if over != usual
     ]
-    return f"Brackets and bars are 95 % intervals over {usual}{'; '.join(['', *others])}."
+    return f"Brackets and bars are 95 % intervals {usual}{'; '.join(['', *others])}."
 
 
 def _figure(figure: "Figure", kind: Literal["png", "svg"]) -> bytes:
