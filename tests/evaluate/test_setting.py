@@ -4,13 +4,14 @@ import html
 import io
 import json
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
-from noise2action.commands.evaluate import Eval, main
+from noise2action.commands.evaluate import Eval, _sampling, main, sampler_name
 from noise2action.commands.report import _drawings, _evaluations
 from noise2action.data.normalize import Normalizer
 from noise2action.encoders.fuse import EncoderConfig
@@ -24,7 +25,7 @@ from noise2action.evaluate.rollouts import rollout
 from noise2action.evaluate.setting import AS_DRAWN, Setting, setting_for
 from noise2action.evaluate.tables import comparison_table, told_table
 from noise2action.nets import MLPConfig
-from noise2action.policies import DiffusionConfig, PolicySpec
+from noise2action.policies import DiffusionConfig, Guided, PolicySpec
 from noise2action.recipes import find as recipe
 from noise2action.recipes.prepare import job
 from noise2action.train.loop import fit
@@ -194,6 +195,28 @@ def test_the_setting_is_read_back_and_need_not_be_there():
         Evaluation.from_json(told(None, hidden=("velocity",)).to_json().replace('"velocity"', "3"))
 
 
+def test_every_modality_that_may_be_missed_guides_with_a_weight_of_its_own():
+    made, run = policy(modality_dropout=0.1), Path("run")
+    sampling = _sampling(Eval(run, guide=("instruction=2", "state=-0.5")), made)
+    assert sampling.guided == (Guided("instruction", 2.0), Guided("state", -0.5))
+    assert sampler_name(sampling) == "ddim, instruction w=2, state w=-0.5"
+    assert made.resampled(sampling).config.sampling.guidance == 0
+    # Another choice stands in place of the policy's own.
+    assert _sampling(Eval(run, guide=("state=1",)), made.resampled(sampling)).guided == (Guided("state", 1.0),)
+    for words in (("state",), ("state=",), ("=1",), ("state=a",), ("state=-2",), ("state=nan",), ("state=inf",)):
+        with pytest.raises(ConfigError, match=f"--guide: expected NAME=W .*, got '{words[0]}': separate several by"):
+            _sampling(Eval(run, guide=words), made)
+    for words in (("state=1", "state=2"), ("state=1,instruction=2",)):
+        with pytest.raises(ConfigError, match=f"--guide: expected NAME=W .* each name once, got '{words[-1]}'"):
+            _sampling(Eval(run, guide=words), made)
+    # One weight for the whole observation is another training.
+    whole = _sampling(Eval(run, guidance=3.0), made)
+    with pytest.raises(ConfigError, match=r"got guidance=3 on one without: guide by what it may miss, .*--guide NAME=W"):
+        made.resampled(whole)
+    with pytest.raises(ConfigError, match="on one without: train again with --policy.p-uncond"):
+        policy().resampled(whole)
+
+
 def test_the_command_says_and_hides_and_names_what_it_cannot(tmp_path, capsys):
     experiment = recipe("two_routes_text")
     small = replace(
@@ -213,11 +236,19 @@ def test_the_command_says_and_hides_and_names_what_it_cannot(tmp_path, capsys):
     assert main(Eval(run, say="fly to the moon", **told)) == 0
     assert "fly to the moon" in capsys.readouterr().out
     assert main(Eval(run, hide=("instruction",), guidance=3.0, **told)) == 0
+    assert main(Eval(run, guide=("instruction=2",), **told)) == 0
     read = [Evaluation.from_json(path.read_text()).about for path in (run / "evaluations").glob("*.json")]
     assert {(about.way, about.told, about.hidden) for about in read} == {
         ("ddim, instruction w=1, told 'fly to the moon'", "fly to the moon", ()),
         ("ddim, instruction w=3, without instruction", None, ("instruction",)),
+        ("ddim, instruction w=2", None, ()),
     }
+    with pytest.raises(ConfigError, match="did you mean 'instruction'"):
+        main(Eval(run, guide=("instructio=2",), **told))
+    with pytest.raises(ConfigError, match="miss to guide by, got 'state': known: instruction"):
+        main(Eval(run, guide=("state=2",), **told))
+    with pytest.raises(ConfigError, match="--guide: expected none with --guidance .*, got instruction=2: leave one"):
+        main(Eval(run, guide=("instruction=2",), guidance=1.0, **told))
     with pytest.raises(ConfigError, match="did you mean 'instruction'"):
         main(Eval(run, hide=("instructio",), **told))
     for weight in (-5.0, float("nan"), float("inf")):

@@ -10,7 +10,7 @@ from noise2action.diffusion.samplers import DDIM
 from noise2action.errors import ConfigError, PathError, ShapeError
 from noise2action.nets import UNet1dConfig
 from noise2action.nets.autoencoder import MLPAutoencoderConfig
-from noise2action.policies import Sampling, checkpoint
+from noise2action.policies import Guided, Sampling, checkpoint
 from noise2action.policies.latent import LatentDiffusionConfig
 from noise2action.train.config import TrainConfig
 from noise2action.train.loop import fit
@@ -113,6 +113,11 @@ def test_a_resampled_policy_shares_weights_and_counts_its_calls():
     assert len(calls) == 3
     assert next(other.parameters()) is next(policy.parameters())
     assert policy.config.sampling.nfe == 8
+
+
+def test_a_modality_that_is_never_missed_cannot_guide():
+    with pytest.raises(ConfigError, match="trained to miss to guide by, got 'position': known: none"):
+        build(MLP).resampled(Sampling(guided=(Guided("position"),)))
 
 
 def test_guidance_acts_on_codes():

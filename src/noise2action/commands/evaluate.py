@@ -5,6 +5,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from ..evaluate.setting import AS_DRAWN, Setting, setting_for
 from ..evaluate.tables import comparison_table, table, told_table
 from ..evaluate.video import write_mp4
 from ..evaluate.workers import rollout_in_processes
-from ..policies import AnyPolicy, SampledPolicy, Sampling
+from ..policies import AnyPolicy, Guided, SampledPolicy, Sampling
 from ..policies.backbone import Backbone
 from ..recipes.experiment import EvaluateConfig
 from .checks import at_least
@@ -71,7 +72,9 @@ class Eval:
     rtol: float | None = None
     """Tolerance of adaptive, relative and absolute."""
     guidance: float | None = None
-    """Weight w of classifier-free guidance; needs a policy trained with p_uncond, or to miss what guides it."""
+    """Weight w of classifier-free guidance; needs a policy trained with p_uncond, or guided by single modalities."""
+    guide: tuple[str, ...] = ()
+    """Guidance by single modalities that the policy was trained to miss, each NAME=W, separated by spaces."""
     say: str | None = None
     """Sentence that every episode is told, such as "go left"; any words will do."""
     hide: tuple[str, ...] = ()
@@ -104,6 +107,11 @@ def main(args: Eval) -> int:
         raise ConfigError(
             f"--guidance: expected a weight w >= -1 (-1 ignores the condition, 0 follows it, more follows it harder), "
             f"got {args.guidance:g}"
+        )
+    if args.guidance is not None and args.guide:
+        raise ConfigError(
+            f"--guide: expected none with --guidance (it is one weight for all), got {' '.join(args.guide)}: "
+            "leave one of the two out"
         )
     plans = [_plan(args, run) for run in (args.run, args.compare) if run is not None]
     if len({plan.task.name for plan in plans}) > 1:
@@ -164,12 +172,17 @@ def _plan(args: Eval, run: Path) -> Plan:
 def _sampling(args: Eval, policy: AnyPolicy) -> Sampling | None:
     """Return the run's sampling with the overrides of the command line; None for a policy that does not sample."""
     given = (args.sampler, args.nfe, args.grid, args.eta, args.order, args.switch, args.rtol, args.guidance)
+    guide = _guided(args.guide)
     if not isinstance(policy, SampledPolicy):
-        if any(value is not None for value in given):
+        if guide or any(value is not None for value in given):
             name = kind(type(policy.config))
             note(f"note: a {name} policy makes one network call a plan; sampler options do not apply")
         return None
     own = policy.config.sampling
+    guided = guide or own.guided
+    if args.guidance is not None:
+        guided = tuple(replace(told, weight=args.guidance) for told in guided)
+    whole = own.guidance if args.guidance is None else args.guidance
     return replace(
         own,
         sampler=resolve(
@@ -182,10 +195,26 @@ def _sampling(args: Eval, policy: AnyPolicy) -> Sampling | None:
         ),
         grid=own.grid if args.grid is None else grid_named(args.grid),
         nfe=own.nfe if args.nfe is None else args.nfe,
-        # A policy that single modalities guide is guided by the same ones, with this weight.
-        guidance=own.guidance if args.guidance is None or own.guided else args.guidance,
-        guided=own.guided if args.guidance is None else tuple(replace(g, weight=args.guidance) for g in own.guided),
+        # A policy that single modalities guide is guided by them alone, not by the whole observation.
+        guidance=0.0 if guided else whole,
+        guided=guided,
     )
+
+
+def _guided(words: tuple[str, ...]) -> tuple[Guided, ...]:
+    """Return the guidance that `--guide NAME=W ...` asks for; `ConfigError` for other words and a name told twice."""
+    weights: dict[str, float] = {}
+    for word in words:
+        name, _, number = word.partition("=")
+        with suppress(ValueError):
+            if name and name not in weights and -1 <= float(number) < math.inf:
+                weights[name] = float(number)
+                continue
+        raise ConfigError(
+            f"--guide: expected NAME=W with a weight W >= -1, each name once, got {word!r}: separate several by "
+            "spaces, such as --guide goal=2 goal_image=1"
+        )
+    return tuple(Guided(name, weight) for name, weight in weights.items())
 
 
 def evaluate(plan: Plan) -> Evaluation:

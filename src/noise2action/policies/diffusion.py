@@ -106,9 +106,10 @@ class DiffusionConfig:
         if not (0 <= self.p_uncond < 1 and 1 <= self.draws <= 1024):
             raise ConfigError(f"expected p_uncond in [0, 1) and draws in [1, 1024], got {self.p_uncond}, {self.draws}")
         if sampling.guidance and not self.p_uncond:
+            single = "guide by what it may miss, n2a eval --guide NAME=W, or " if self.encoder.modality_dropout else ""
             raise ConfigError(
                 f"expected a policy trained with p_uncond > 0 to guide, got guidance={sampling.guidance:g} on one "
-                "without: train again with --policy.p-uncond 0.1"
+                f"without: {single}train again with --policy.p-uncond 0.1"
             )
         place(sampling.sampler, self.objective.path, grid=sampling.grid, nfe=sampling.nfe, start=start)
 

@@ -82,6 +82,7 @@ class LatentDiffusionPolicy(nn.Module):
 
     def resampled(self, sampling: Sampling) -> "LatentDiffusionPolicy":
         """Return this policy, on the same weights, with another way of sampling."""
+        self.codes.resampled(sampling)  # refuses to be guided by what it was not trained to miss
         other = copy.copy(self)
         other.config = replace(self.config, sampling=sampling)
         return other
