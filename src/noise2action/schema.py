@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .errors import SchemaError
 
 Kind = Literal["vector", "angle", "image", "text"]
@@ -32,10 +35,10 @@ class Feature:
     kind: Kind = "vector"
     dtype: str = "float32"
     unit: str = ""
-    low: float | None = None
-    """Smallest legal value of every element, where one is known."""
-    high: float | None = None
-    """Largest legal value of every element, where one is known."""
+    low: float | tuple[float, ...] | None = None
+    """Smallest legal value of every element, or of each one by one, where it is known."""
+    high: float | tuple[float, ...] | None = None
+    """Largest legal value of every element, or of each one by one, where it is known."""
     goal: bool = False
     """Whether it says what to reach: of a history, only the newest step counts."""
     sentences: tuple[str, ...] = ()
@@ -45,7 +48,13 @@ class Feature:
         """Reject empty shapes, reversed ranges, and images and texts of another form."""
         if any(size < 1 for size in self.shape):
             raise SchemaError(f"feature {self.name!r}: expected a shape of positive sizes, got {self.shape}")
-        if self.low is not None and self.high is not None and self.low >= self.high:
+        for end in (self.low, self.high):
+            if isinstance(end, tuple) and len(end) != self.size:
+                raise SchemaError(
+                    f"feature {self.name!r}: expected one end of the range, or {self.size}, one an element, got {end}"
+                )
+        # Written so that NaN fails as well.
+        if self.low is not None and self.high is not None and not np.all(np.less(self.low, self.high)):
             raise SchemaError(f"feature {self.name!r}: expected low < high, got {self.low} and {self.high}")
         if self.kind == "image" and (len(self.shape) != 3 or 3 not in (self.shape[0], self.shape[2])):
             raise SchemaError(
@@ -78,6 +87,25 @@ class Feature:
     def image_size(self) -> tuple[int, int]:
         """Height and width of an image."""
         return (self.shape[1], self.shape[2]) if self.channels_first else (self.shape[0], self.shape[1])
+
+    def remedy(self, shape: tuple[int, ...]) -> str:
+        """Return what makes an image of another `shape` fit, for the end of an error; empty where nothing is known."""
+        if self.kind != "image" or len(shape) != 3 or shape == self.shape:
+            return ""
+        if shape == ((*self.shape[1:], 3) if self.channels_first else (3, *self.shape[:2])):
+            return ": its channels are on the other end, permute them"
+        height, width = self.image_size
+        end = "first" if self.channels_first else "last"
+        return f": resize it to {height} x {width} pixels, channels {end}, as in the data of the training"
+
+    @property
+    def bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Smallest and largest legal value of every element, in the feature's shape; infinite where none is known."""
+        ends = np.empty((2, self.size))
+        ends[0] = -np.inf if self.low is None else self.low
+        ends[1] = np.inf if self.high is None else self.high
+        low, high = ends.reshape(2, *self.shape)
+        return low, high
 
     @property
     def size(self) -> int:

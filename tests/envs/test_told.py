@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from noise2action.encoders.goal import check_range
 from noise2action.encoders.text import HashedNGramsConfig
 from noise2action.envs import gentle_firm, two_routes_goal, two_routes_text
 from noise2action.envs.episode import UNKNOWN, split_seed
@@ -10,7 +12,7 @@ from noise2action.envs.gentle_firm import BANDS, CRUSH, HOLD_STEPS, OPEN, SERVO,
 from noise2action.envs.two_routes import GOAL, GOAL_RADIUS, WALLS, TwoRoutes
 from noise2action.envs.two_routes_goal import GOALS, PIXELS
 from noise2action.envs.two_routes_text import INSTRUCTION, ROUTES
-from noise2action.errors import TaskError
+from noise2action.errors import SchemaError, TaskError
 
 N = 60
 DEMONSTRATE = {
@@ -140,6 +142,14 @@ def test_the_picture_shows_the_goal_where_the_position_says(demonstrations):
         seen = np.array([(columns * colour).sum(), (rows * colour).sum()]) / colour.sum()
         x, y = (seen + 0.5) / PIXELS * (WALLS[1] - WALLS[0])
         np.testing.assert_allclose([WALLS[0, 0] + x, WALLS[1, 1] - y], demo.observations["goal"][0], atol=0.5 / PIXELS)
+
+
+def test_the_range_of_a_goal_is_that_of_the_walls_axis_by_axis():
+    space = two_routes_goal.make().observation_space["goal"]
+    assert (space.low.tolist(), space.high.tolist()) == ([-0.5, 0.0], [0.5, 1.0])
+    check_range(two_routes_goal.SCHEMA.features["goal"], torch.tensor([[0.4, 0.9]]))
+    with pytest.raises(SchemaError, match=r"values in -0.5\.\.0.5 m, got 0.9"):
+        check_range(two_routes_goal.SCHEMA.features["goal"], torch.tensor([[0.9, -0.4]]))
 
 
 def test_only_the_told_goal_counts(demonstrations):

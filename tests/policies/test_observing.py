@@ -160,10 +160,31 @@ def test_an_executor_goes_on_without_a_camera_that_drops_out():
 
 
 @pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (
+            lambda x: np.moveaxis(x, -1, -3),
+            ShapeError,
+            r"got \(1, 3, 12, 10\): its channels are on the other end, permute",
+        ),
+        (lambda x: x[:, :8], ShapeError, r"got \(1, 8, 10, 3\): resize it to 12 x 10 pixels, channels last"),
+        (lambda x: x[:, None, 0, 0], ShapeError, r"got \(1, 1, 3\)$"),
+        (lambda x: x.astype(np.int64), SchemaError, "got torch.int64: give 0..255 as uint8"),
+        (lambda x: x.astype(np.float64), SchemaError, "got 0..255: give 0..255 as uint8"),
+    ],
+)
+def test_a_picture_in_a_control_loop_that_does_not_fit_is_told_what_makes_it_fit(value, error, message):
+    tick = {name: x[:1, 0].numpy() for name, x in history().items()}
+    tick["camera"][0, 0, 0] = [0, 128, 255]
+    with pytest.raises(error, match=f"'camera': expected .*{message}"):
+        Executor(policy(CONFIGS[0]), [generator(0, "robot")]).act({**tick, "camera": value(tick["camera"])})
+
+
+@pytest.mark.parametrize(
     ("name", "value", "error", "message"),
     [
         ("camera", lambda x: x.float(), SchemaError, "expected floating values in 0..1"),
-        ("camera", lambda x: x[..., :8, :, :], ShapeError, "expected \\[B, 2, 12, 10, 3\\]"),
+        ("camera", lambda x: x[..., :8, :, :], ShapeError, "expected \\[B, 2, 12, 10, 3\\].*: resize it to 12 x 10"),
         ("camera", lambda x: x.movedim(-1, -3), ShapeError, "permute"),
         ("said", lambda x: x + 5, SchemaError, "expected positions of its 2 sentences"),
         ("aim", lambda x: x + 5, SchemaError, "expected values in -2..2"),

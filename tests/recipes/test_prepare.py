@@ -110,7 +110,7 @@ def test_the_pusht_recipe_moves_training_episodes_to_the_mark_and_doubles_them(r
             "two_routes_text",
             "instruction",
             lambda x: x + 5,
-            r"expected values in 0\.\.2, got \[.\] in episode 0, frame 0",
+            r"expected values in \[0\]\.\.\[2\], got \[.\] in episode 0, frame 0",
         ),
         (
             "two_routes_text",
@@ -119,6 +119,13 @@ def test_the_pusht_recipe_moves_training_episodes_to_the_mark_and_doubles_them(r
             "positions of sentences, integers, got float32",
         ),
         ("two_routes_goal", "goal", lambda x: x + 9, "'goal': expected values in .* in episode 0, frame 0"),
+        # x and y each have a range of their own: 0.75 is a legal y, and no x.
+        (
+            "two_routes_goal",
+            "goal",
+            lambda x: np.full_like(x, 0.75),
+            r"values in \[-0.5, 0.0\]..\[0.5, 1.0\], got \[0.75",
+        ),
     ],
 )
 def test_what_is_told_in_a_data_set_is_checked_before_anything_is_trained(task, name, spoilt, message, tmp_path):

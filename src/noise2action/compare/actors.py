@@ -37,11 +37,10 @@ def _random(settings: Settings, place: Place) -> RandomPolicy:
     """Return uniform actions within the range that the task allows, or, where it states none, that was demonstrated."""
     task = find(place.task)
     feature = task.schema.action
-    if feature.low is None or feature.high is None:
+    low, high = feature.bounds
+    if not np.isfinite(high - low).all():
         shown = read(place.demonstrations if settings.data is None else settings.data, ["action"]).arrays["action"]
         low, high = shown.min(axis=0), shown.max(axis=0)
-    else:
-        low, high = (np.broadcast_to(end, feature.shape) for end in (feature.low, feature.high))
     spec = PolicySpec(obs_steps=1, horizon=1, stride=1, control_hz=task.control_hz)
     low, high = (torch.tensor(np.array(end, dtype=np.float32)) for end in (low, high))
     return RandomPolicy(task.schema, low, high, spec)

@@ -62,7 +62,8 @@ class Executor:
             # A text may be said by its position or as an embedding.
             shape = value.shape[1:] if feature.kind == "text" else feature.shape
             if value.shape != (batch, *shape):
-                raise ShapeError(f"observation {feature.name!r}: expected {(batch, *shape)}, got {value.shape}")
+                hint = feature.remedy(value.shape[1:])
+                raise ShapeError(f"observation {feature.name!r}: expected {(batch, *shape)}, got {value.shape}{hint}")
             dtype = np.float32 if feature.is_state or value.dtype.kind == "f" else value.dtype
             # A view that runs backwards, such as of a picture with red and blue exchanged, is no tensor.
             newest[feature.name] = torch.from_numpy(np.ascontiguousarray(value, dtype=dtype))

@@ -13,7 +13,7 @@ from ..condition import Condition
 from ..config import members
 from ..errors import ConfigError, SchemaError, ShapeError, did_you_mean
 from ..schema import Feature
-from .goal import GoalStatePart, bounds
+from .goal import GoalStatePart
 from .image import AnyCrop, AnyVisionConfig, Camera, CameraPart, CropEach, ImageTokens, Vision, check_colours
 from .part import Observations, Part, Slot
 from .pretrained import load_torchvision
@@ -157,8 +157,8 @@ class ObservationEncoder(nn.Module):
         if feature.kind == "text":  # an embedding: there may be no sentences to choose from
             assert self.config.text is not None, "an encoder without one refuses texts"
             return torch.zeros(1, self.obs_steps, self.config.text.width)
-        least, most = bounds(feature)
-        return torch.zeros(1, self.obs_steps, *feature.shape).clamp(least, most)
+        low, high = (torch.as_tensor(end, dtype=torch.float32) for end in feature.bounds)
+        return torch.zeros(1, self.obs_steps, *feature.shape).clamp(low, high)
 
     def check(self, history: Observations) -> None:
         """Raise `SchemaError` or `ShapeError` unless `history`, in robot units, is what was declared.

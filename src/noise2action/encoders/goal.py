@@ -30,20 +30,17 @@ class GoalStatePart(Part):
         return Encoded(newest, newest)
 
 
-def bounds(feature: Feature) -> tuple[float, float]:
-    """Return the smallest and the largest legal value; infinite where none is declared."""
-    return -torch.inf if feature.low is None else feature.low, torch.inf if feature.high is None else feature.high
-
-
 def check_range(feature: Feature, x: Tensor) -> None:
     """Raise `SchemaError` unless all of `x`, in the feature's own unit, is finite and inside its declared range."""
-    if not x.numel():
-        return
-    low, high = x.min(), x.max()
-    least, most = bounds(feature)
-    # Tensors compare in the precision of `x`: a bound of 0.7 is met by 0.7 in float32. Written so that NaN fails.
-    if not (low >= least and high <= most and x.isfinite().all()):
+    # In the precision of `x`: a bound of 0.7 is met by 0.7 in float32.
+    precision = torch.result_type(x, 0.0)
+    low, high = (torch.as_tensor(end, dtype=precision, device=x.device) for end in feature.bounds)
+    # Written so that NaN fails.
+    wrong = (~((x >= low) & (x <= high) & x.isfinite())).reshape(-1, feature.size).nonzero()
+    if len(wrong):
+        row, k = wrong[0].tolist()
+        least, most, got = (float(y.flatten()[k]) for y in (low, high, x.reshape(-1, feature.size)[row]))
         raise SchemaError(
             f"goal {feature.name!r}: expected values in {least:g}..{most:g} {feature.unit}".rstrip()
-            + f", got {low:g}..{high:g}"
+            + f", got {got:g} (element {k}): give a goal inside its range"
         )

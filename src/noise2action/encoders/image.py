@@ -115,13 +115,14 @@ class Camera(nn.Module):
         """Raise `ShapeError` or `SchemaError` unless `x` is [B, steps, *shape], uint8 or floating in 0..1."""
         name, shape = self.feature.name, self.feature.shape
         if tuple(x.shape[1:]) != (steps, *shape):
-            other = (shape[2], *shape[:2]) if not self.feature.channels_first else (*shape[1:], shape[0])
-            hint = ": its channels are on the other end, permute them" if tuple(x.shape[2:]) == other else ""
+            hint = self.feature.remedy(tuple(x.shape[2:]))
             raise ShapeError(f"camera {name!r}: expected [B, {steps}, {_sizes(shape)}], got {tuple(x.shape)}{hint}")
         if x.dtype == torch.uint8:
             return
         if not x.is_floating_point():
-            raise SchemaError(f"camera {name!r}: expected uint8, or floating values in 0..1, got {x.dtype}")
+            raise SchemaError(
+                f"camera {name!r}: expected uint8, or floating values in 0..1, got {x.dtype}: give 0..255 as uint8"
+            )
         if x.numel():
             low, high = float(x.detach().min()), float(x.detach().max())
             # Written so that NaN fails as well.

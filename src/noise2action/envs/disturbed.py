@@ -46,9 +46,8 @@ class Disturbed(gymnasium.Wrapper[Observation, NDArray[np.float32], Observation,
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Return what `env` does under the disturbed `action` [A]."""
-        low, high = self._schema.action.low, self._schema.action.high
-        assert low is not None, "actions have a range"
-        assert high is not None, "actions have a range"
+        low, high = self._schema.action.bounds
+        assert np.isfinite(high - low).all(), "actions have a range"
         error = self._noise.action * (high - low) * self._rng.standard_normal(np.shape(action))
         carried = np.clip(action + error, low, high).astype(np.float32)
         observation, reward, terminated, truncated, info = self.env.step(carried)

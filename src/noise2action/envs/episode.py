@@ -43,9 +43,8 @@ def box(feature: Feature) -> spaces.Space[NDArray[Any]]:
     elif feature.kind == "text":
         space = spaces.Box(UNKNOWN, len(feature.sentences) - 1, feature.shape, np.int64)
     else:
-        low = -np.inf if feature.low is None else feature.low
-        high = np.inf if feature.high is None else feature.high
-        space = spaces.Box(np.float32(low), np.float32(high), feature.shape, np.float32)
+        low, high = (end.astype(np.float32) for end in feature.bounds)
+        space = spaces.Box(low, high, feature.shape, np.float32)
     return cast(spaces.Space[NDArray[Any]], space)
 
 
@@ -65,7 +64,7 @@ def checked_action(action: ArrayLike, feature: Feature) -> NDArray[np.float64]:
         raise TaskError(f"expected an action of shape {feature.shape}, got {values.shape}: pass one action a step")
     if not np.isfinite(values).all():
         raise TaskError(f"expected a finite action, got {values.tolist()}: check the policy that computed it")
-    return np.clip(values, feature.low, feature.high)
+    return np.clip(values, *feature.bounds)
 
 
 def spoken(feature: Feature, rng: np.random.Generator, asked: Mapping[str, Any]) -> tuple[str, Observation]:

@@ -19,7 +19,7 @@ PIXELS = 48
 SCHEMA = Schema(
     observations=(
         *PLAIN.observations,
-        Feature("goal", (2,), unit="m", low=float(WALLS.min()), high=float(WALLS.max()), goal=True),
+        Feature("goal", (2,), unit="m", low=tuple(WALLS[0].tolist()), high=tuple(WALLS[1].tolist()), goal=True),
         Feature("goal_image", (PIXELS, PIXELS, 3), kind="image", dtype="uint8", goal=True),
     ),
     action=PLAIN.action,

@@ -104,16 +104,17 @@ class Subject:
         if self.normalizer is not None and feature.kind == "vector":
             minus, plus = (self.normalizer.decode(feature.name, torch.full(feature.shape, x)) for x in (-1.0, 1.0))
             ends = torch.minimum(minus, plus), torch.maximum(minus, plus)
-        least = ends[0] if feature.low is None else torch.full(feature.shape, feature.low)
-        most = ends[1] if feature.high is None else torch.full(feature.shape, feature.high)
+        legal = (torch.as_tensor(end).to(ends[0]) for end in feature.bounds)
+        least, most = (torch.where(end.isfinite(), end, data) for end, data in zip(legal, ends, strict=True))
         return torch.minimum(least, most), torch.maximum(least, most)
 
     @property
     def action_range(self) -> tuple[Tensor, Tensor] | None:
         """Smallest and largest action [A], robot units: legal ones, else those of the data; None where unknown."""
         action = self.policy.schema.action
-        if action.low is not None and action.high is not None:
-            return torch.full(action.shape, action.low), torch.full(action.shape, action.high)
+        low, high = (torch.as_tensor(end, dtype=torch.float32) for end in action.bounds)
+        if (high - low).isfinite().all():
+            return low, high
         scales = self.normalizer
         known = scales is not None and scales.affines[action.name].kind == "limits"
         if scales is None or not known or not isinstance(self.policy.spec.action_space, Absolute):

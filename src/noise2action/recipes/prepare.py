@@ -93,21 +93,22 @@ def _check_colours(feature: Feature, stored: tuple[int, ...], *, where: str) -> 
 
 def _check_told(feature: Feature, episodes: Episodes) -> None:
     """Raise `DataError` for sentences that there are none of, and for goals outside their declared range."""
-    values, low, high = episodes.arrays[feature.name], feature.low, feature.high
+    values = episodes.arrays[feature.name]
+    # In the precision of the values: a bound of 0.7 is met by 0.7 in float32.
+    low, high = (end.astype(np.result_type(values, 0.0)) for end in feature.bounds)
     if feature.kind == "text":
-        low, high = 0, len(feature.sentences) - 1
+        low, high = np.zeros(1, int), np.array([len(feature.sentences) - 1])
         if values.dtype.kind not in "iu":
             raise DataError(f"{feature.name!r}: expected positions of sentences, integers, got {values.dtype}")
     elif not feature.goal or not feature.is_state:
         return
-    outside = values < (-np.inf if low is None else low)
-    outside |= values > (np.inf if high is None else high)
+    outside = (values < low) | (values > high)
     steps = np.flatnonzero(outside.any(axis=tuple(range(1, values.ndim))))
     if len(steps):
         episode, frame = episodes.locate(int(steps[0]))
         raise DataError(
-            f"{feature.name!r}: expected values in {low}..{high}, got {values[steps[0]].tolist()} in episode "
-            f"{episode}, frame {frame}: correct the data set, or leave the episode out"
+            f"{feature.name!r}: expected values in {low.tolist()}..{high.tolist()}, got {values[steps[0]].tolist()} "
+            f"in episode {episode}, frame {frame}: correct the data set, or leave the episode out"
         )
 
 
