@@ -13,6 +13,7 @@ from rich.console import Console
 
 from noise2action.commands.evaluate import Eval, _sampling, main, sampler_name
 from noise2action.commands.report import _drawings, _evaluations
+from noise2action.data.actions import Delta, Relative
 from noise2action.data.normalize import Normalizer
 from noise2action.encoders.fuse import EncoderConfig
 from noise2action.encoders.text import HashedNGramsConfig
@@ -128,6 +129,15 @@ def test_what_cannot_be_said_or_hidden_is_refused():
             setting_for(may_miss, say=empty)
 
 
+@pytest.mark.parametrize("space", [Relative("position"), Delta("position")])
+def test_what_actions_refer_to_cannot_be_hidden(space):
+    made = policy(modality_dropout=0.1)
+    made.spec = replace(made.spec, action_space=space)
+    with pytest.raises(ConfigError, match=r"--hide: expected 'position' in sight, .*\(instruction, state\): leave it"):
+        setting_for(made, hide=("instruction", "state"))
+    assert setting_for(made, hide=("instruction",)).hidden == ("instruction",)
+
+
 def evaluation(results):
     about = About(
         "two_routes_text", "diffusion", "ema", "ddim", 8, 10.0, 8, "m/s", hardware="a computer", created="now"
@@ -211,9 +221,11 @@ def test_every_modality_that_may_be_missed_guides_with_a_weight_of_its_own():
             _sampling(Eval(run, guide=words), made)
     # One weight for the whole observation is another training.
     whole = _sampling(Eval(run, guidance=3.0), made)
-    with pytest.raises(ConfigError, match=r"got guidance=3 on one without: guide by what it may miss, .*--guide NAME=W"):
+    with pytest.raises(
+        ConfigError, match=r"got guidance=3 on one without: guide by what it may miss, .*--guide NAME=W"
+    ):
         made.resampled(whole)
-    with pytest.raises(ConfigError, match="on one without: train again with --policy.p-uncond"):
+    with pytest.raises(ConfigError, match="on one without: train again with --policy"):
         policy().resampled(whole)
 
 
@@ -247,7 +259,7 @@ def test_the_command_says_and_hides_and_names_what_it_cannot(tmp_path, capsys):
         main(Eval(run, guide=("instructio=2",), **told))
     with pytest.raises(ConfigError, match="miss to guide by, got 'state': known: instruction"):
         main(Eval(run, guide=("state=2",), **told))
-    with pytest.raises(ConfigError, match="--guide: expected none with --guidance .*, got instruction=2: leave one"):
+    with pytest.raises(ConfigError, match=r"--guide: expected none with --guidance .*, got instruction=2: leave one"):
         main(Eval(run, guide=("instruction=2",), guidance=1.0, **told))
     with pytest.raises(ConfigError, match="did you mean 'instruction'"):
         main(Eval(run, hide=("instructio",), **told))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.actions import Absolute
 from ..errors import ConfigError, did_you_mean
 from ..policies import AnyPolicy, backbone_of
 
@@ -54,6 +55,12 @@ def setting_for(policy: AnyPolicy, *, say: str | None = None, hide: tuple[str, .
     # All states together are one modality.
     states = [f.name for f in policy.schema.observations if f.is_state and not f.goal]
     hidden = tuple(feature for name in hide for feature in (states if name == "state" else [name]))
+    space = policy.spec.action_space
+    if not isinstance(space, Absolute) and space.reference in hidden:
+        raise ConfigError(
+            f"--hide: expected {space.reference!r} in sight, which the policy's actions refer to, got it hidden "
+            f"({', '.join(hide)}): leave it out, or train with absolute actions"
+        )
     if say is None:
         return Setting(hidden=hidden)
     texts = [f for f in policy.schema.observations if f.kind == "text"]
