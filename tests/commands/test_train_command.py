@@ -2,14 +2,20 @@
 
 import importlib.util
 import re
+from dataclasses import replace
 
 import pytest
+import torch
 
 from noise2action.cli import main
 from noise2action.commands import overrides
-from noise2action.commands.train import _changed
+from noise2action.commands.runs import open_policy
+from noise2action.commands.train import _changed, _check_start
+from noise2action.data.actions import Relative
 from noise2action.errors import ConfigError
+from noise2action.policies.checkpoint import load
 from noise2action.recipes import find, prepare
+from noise2action.recipes.prepare import begun
 
 SENTENCES = pytest.mark.skipif(importlib.util.find_spec("sentence_transformers") is not None, reason="is installed")
 
@@ -76,6 +82,38 @@ def test_a_policy_that_cannot_be_built_is_told_first(recipe, flags, said, tmp_pa
     found = capsys.readouterr().err
     assert re.search(said, found)
     assert not out.exists()
+
+
+SMALL = ["--data.demonstrations", "4", "--data.held-out", "0.3", "--train.steps", "1", "--train.batch-size", "8"]
+NETS = {
+    "transformer": ["--policy.net", "transformer", "--policy.net.layers", "1"],
+    "mlp": ["--policy.net", "mlp", "--policy.net.blocks", "1"],
+}
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_one_set_of_weights_goes_on_with_chunks_of_another_length_where_its_network_can(net, tmp_path, capsys):
+    first, out = tmp_path / "first", tmp_path / "second"
+    assert main(["train", "two_routes", "--out", str(first), *SMALL, "--policy.net.width", "16", *NETS[net]]) == 0
+    longer = ["--policy.spec.horizon", "24", "--train.learning-rate", "1e-12"]
+    code = main(["train", "two_routes", "--init", str(first), "--out", str(out), *SMALL, *longer])
+    if net == "mlp":
+        assert code == 2
+        assert "policy.spec.horizon: expected 16, got 24: the weights are for chunks of" in capsys.readouterr().err
+        assert not out.exists()
+        return
+    policy, checkpoint = open_policy(out)
+    assert policy.plan(policy.backbone.encoder.example(), generator=torch.Generator()).shape == (1, 24, 2)
+    for name, value in load(first).tensors["ema"].items():
+        torch.testing.assert_close(checkpoint.tensors["ema"][name], value, rtol=0, atol=1e-9)
+    # Relative actions of longer chunks leave the range that they were normalised by.
+    start, spec = load(first), checkpoint.deployed.policy.spec
+    deployed = replace(start.deployed.policy, spec=replace(spec, horizon=16, action_space=Relative("position")))
+    start = replace(start, deployed=replace(start.deployed, policy=deployed))
+    longer = begun(find("two_routes"), start)
+    longer = replace(longer, policy=replace(deployed, spec=replace(deployed.spec, horizon=24)))
+    with pytest.raises(ConfigError, match=r"--init: policy.spec.horizon: expected 16, got 24: policy and normaliser"):
+        _check_start(longer, start)
 
 
 def test_another_task_or_kind_is_told_before_what_follows_from_it():

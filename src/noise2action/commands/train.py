@@ -10,12 +10,13 @@ import torch
 import tyro
 
 from ..config import FLAGS, encode
+from ..data.actions import Relative
 from ..data.formats import describe, locate
 from ..data.normalize import Normalizer
 from ..encoders.fuse import ObservationEncoder
 from ..errors import ConfigError
 from ..nets.counts import parameters
-from ..policies import DiffusionConfig
+from ..policies import AnyPolicy, DiffusionConfig
 from ..policies.backbone import Backbone
 from ..policies.checkpoint import Checkpoint, complete, load
 from ..policies.foreign.noise import in_words
@@ -70,9 +71,13 @@ def main(args: Train, rest: list[str]) -> int:
 
 
 def _check_start(experiment: Experiment, start: Checkpoint) -> None:
-    """Raise `ConfigError` where the policy is another than the one to start from, but for how it samples."""
+    """Raise `ConfigError` where the policy is another than the start, but for sampling, stride and length of chunks."""
     before = begun(experiment, start)
-    if changed := _changed(before, experiment, may_change=("policy.sampling.", "policy.spec.stride")):
+    may_change = ["policy.sampling.", "policy.spec.stride"]
+    # The normaliser of relative actions is that of chunks of one length: longer ones reach farther.
+    if not isinstance(before.policy.spec.action_space, Relative):
+        may_change.append("policy.spec.horizon")
+    if changed := _changed(before, experiment, may_change=tuple(may_change)):
         raise ConfigError(
             f"--init: {changed}: policy and normaliser are those of the run to start from; leave that option out, or "
             "train without --init"
@@ -132,6 +137,8 @@ def _check_policy(experiment: Experiment, start: Checkpoint | None) -> None:
         describe(locate(experiment.data.path))
     with torch.device("meta"):
         policy = experiment.policy.build(schema, Normalizer({}))
+    if start is not None:
+        _check_length(policy, experiment, start)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if BYTES * parameters(policy) > memory:
         raise ConfigError(
@@ -162,6 +169,17 @@ def _check_step(experiment: Experiment, schema: Schema, *, memory: int) -> None:
                     f"x {draws} draws that keep {need / 1e9:,.3g} GB for the backward pass: lower train.batch_size or "
                     "policy.draws, or leave policy.encoder.image_tokens pooled"
                 )
+
+
+def _check_length(policy: AnyPolicy, experiment: Experiment, start: Checkpoint) -> None:
+    """Raise `ConfigError` where chunks have another length than at the `start`, and its weights are for that one."""
+    before, now = start.deployed.policy.spec.horizon, experiment.policy.spec.horizon
+    own, given = ({name: x.shape for name, x in part.items()} for part in (policy.state_dict(), start.tensors["ema"]))
+    if before != now and own != given:
+        raise ConfigError(
+            f"--init: policy.spec.horizon: expected {before}, got {now}: the weights are for chunks of that length; "
+            "leave that option out, or start from a network of any length, such as transformer or dit"
+        )
 
 
 MAY_CHANGE = ("threads", "log_every", "validate_minutes", "save_minutes", "save_steps", "tensorboard")
