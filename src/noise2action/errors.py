@@ -73,6 +73,11 @@ class RunLockedError(Noise2ActionError):
     exit_code = 4
 
 
+def first_wrong(config: object, **right: bool) -> str | None:
+    """Return `name=value` of the first field of `config` that is not `right`, for an error; None where all are."""
+    return next((f"{name}={getattr(config, name)!r}" for name, holds in right.items() if not holds), None)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `known: a, b, c (did you mean b?)` for an error message about an unknown `word`."""
     names = sorted(known)

@@ -114,7 +114,7 @@ class LogSNR(Grid):
     def __post_init__(self) -> None:
         """Reject an empty interval, and a power that is not positive."""
         if not (self.low < self.high and self.power > 0):
-            raise PathError(f"expected low < high and power > 0, got {self}")
+            raise PathError(f"expected low < high and power > 0, got {self.low:g}, {self.high:g} and {self.power:g}")
 
     def noisy(self, path: Path, steps: int, start: float) -> Float[Tensor, "N"]:
         """Return the times of N half-log-SNRs, equally spaced for power 1."""
@@ -137,7 +137,10 @@ class Karras(Grid):
     def __post_init__(self) -> None:
         """Reject an empty interval."""
         if not (0 < self.sigma_min < self.sigma_max and self.rho > 0):
-            raise PathError(f"expected 0 < sigma_min < sigma_max and rho > 0, got {self}")
+            raise PathError(
+                "expected 0 < sigma_min < sigma_max and rho > 0, got "
+                f"{self.sigma_min:g}, {self.sigma_max:g} and {self.rho:g}"
+            )
 
     def noisy(self, path: Path, steps: int, start: float) -> Float[Tensor, "N"]:
         """Return the times of Karras' N noise levels."""

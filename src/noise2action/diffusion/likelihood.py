@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, first_wrong
 from ..seeds import Generators, randn_like
 from ..shapes import Noisy
 from .denoisers import Denoiser
@@ -74,8 +74,9 @@ class Hutchinson(Trace):
 
     def __post_init__(self) -> None:
         """Reject unknown noise and no probes."""
-        if self.noise not in ("rademacher", "gaussian") or not 1 <= self.probes <= 10_000:
-            raise ConfigError(f"expected noise rademacher or gaussian and 1 <= probes <= 10000, got {self}")
+        known = self.noise in ("rademacher", "gaussian")
+        if wrong := first_wrong(self, noise=known, probes=1 <= self.probes <= 10_000):
+            raise ConfigError(f"expected noise rademacher or gaussian and 1 <= probes <= 10000, got {wrong}")
 
     def directions(self, flat: Float[Tensor, "B D"], generator: Generators | None) -> Float[Tensor, "K B D"]:
         """Return `probes` directions a sample."""

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from scipy.integrate import DOP853, RK45
 from torch import Tensor
 
-from ..errors import ConfigError, PathError, ShapeError, SolverError, did_you_mean
+from ..errors import ConfigError, PathError, ShapeError, SolverError, did_you_mean, first_wrong
 from ..shapes import Noisy
 from .denoisers import Denoiser
 from .paths import Path
@@ -111,8 +111,8 @@ class AdaptiveSteps(Solver):
 
     def __post_init__(self) -> None:
         """Reject tolerances that are not positive, or below what float64 resolves."""
-        if not (1e-13 <= self.rtol < 1 and 0 < self.atol < 1 and self.max_nfe >= 1):
-            raise ConfigError(f"expected 1e-13 <= rtol < 1, 0 < atol < 1 and max_nfe >= 1, got {self}")
+        if wrong := first_wrong(self, rtol=1e-13 <= self.rtol < 1, atol=0 < self.atol < 1, max_nfe=self.max_nfe >= 1):
+            raise ConfigError(f"expected 1e-13 <= rtol < 1, 0 < atol < 1 and max_nfe >= 1, got {wrong}")
         if self.scheme not in SCHEMES:
             raise ConfigError(f"expected a known scheme, got {self.scheme!r}: {did_you_mean(self.scheme, SCHEMES)}")
 

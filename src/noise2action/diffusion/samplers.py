@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import PathError
+from ..errors import PathError, first_wrong
 from ..seeds import Generators
 from .denoisers import Clipped, Denoiser
 from .grids import Grid
@@ -252,8 +252,8 @@ class Adaptive(Sampler):
 
     def __post_init__(self) -> None:
         """Reject tolerances that cannot be met."""
-        if not (1e-13 <= self.rtol < 1 and 0 < self.atol < 1 and self.max_nfe >= 1):
-            raise PathError(f"expected 1e-13 <= rtol < 1, 0 < atol < 1 and max_nfe >= 1, got {self}")
+        if wrong := first_wrong(self, rtol=1e-13 <= self.rtol < 1, atol=0 < self.atol < 1, max_nfe=self.max_nfe >= 1):
+            raise PathError(f"expected 1e-13 <= rtol < 1, 0 < atol < 1 and max_nfe >= 1, got {wrong}")
 
     def steps(self, nfe: int) -> int:
         """Return 1: the grid is not used."""
@@ -332,8 +332,8 @@ class PredictorCorrector(TableSampler):
 
     def __post_init__(self) -> None:
         """Reject numbers out of range."""
-        if self.corrections < 1 or not 0 < self.snr < math.sqrt(0.5):
-            raise PathError(f"expected corrections >= 1 and 0 < snr < 0.707, got {self}")
+        if wrong := first_wrong(self, corrections=self.corrections >= 1, snr=0 < self.snr < math.sqrt(0.5)):
+            raise PathError(f"expected corrections >= 1 and 0 < snr < 0.707, got {wrong}")
 
     @property
     def calls(self) -> int:

@@ -100,7 +100,10 @@ class Churn:
     def __post_init__(self) -> None:
         """Reject levels that do not grow."""
         if not (self.amount >= 0 and 0 <= self.low <= self.high and self.noise > 0):
-            raise PathError(f"expected amount >= 0, 0 <= low <= high and noise > 0, got {self}")
+            raise PathError(
+                "expected amount >= 0, 0 <= low <= high and noise > 0, got "
+                f"{self.amount:g}, {self.low:g}, {self.high:g} and {self.noise:g}"
+            )
 
     def noisier(self, path: Path, places: Sequence[Point]) -> list[Point]:
         """Return the point that each of `places`, one a step, is moved to before its step."""

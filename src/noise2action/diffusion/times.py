@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import PathError
+from ..errors import PathError, first_wrong
 from .paths import Path
 
 
@@ -110,8 +110,13 @@ class LossSecondMoment(TimeLaw):
 
     def __post_init__(self) -> None:
         """Reject numbers out of range."""
-        if not (1 <= self.buckets <= 10_000 and 1 <= self.history <= 10_000 and 0 < self.uniform <= 1):
-            raise PathError(f"expected buckets, history in [1, 10000] and uniform in (0, 1], got {self}")
+        if wrong := first_wrong(
+            self,
+            buckets=1 <= self.buckets <= 10_000,
+            history=1 <= self.history <= 10_000,
+            uniform=0 < self.uniform <= 1,
+        ):
+            raise PathError(f"expected buckets, history in [1, 10000] and uniform in (0, 1], got {wrong}")
 
     def memory(self) -> Float[Tensor, "buckets columns"]:
         """Return an empty memory: a row a bucket, the number of losses seen and then the last ones; float64."""

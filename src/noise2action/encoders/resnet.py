@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, first_wrong
 from .pooling import AnyPoolConfig, Maps, SpatialSoftmaxConfig
 
 Images = Float[Tensor, "N 3 H W"]
@@ -56,9 +56,14 @@ class ResNetConfig:
             raise ConfigError(
                 f"expected as many blocks and strides as widths, got {self.blocks} and {self.strides} for {self.widths}"
             )
-        sizes = (*self.widths, *self.strides, self.dim, self.group_channels)
-        if min(sizes) < 1 or max(sizes) > 65_536:
-            raise ConfigError(f"expected widths, strides, dim and group_channels in [1, 65536], got {self}")
+        sizes = {
+            "widths": self.widths,
+            "strides": self.strides,
+            "dim": (self.dim,),
+            "group_channels": (self.group_channels,),
+        }
+        if wrong := first_wrong(self, **{name: min(size) >= 1 and max(size) <= 65_536 for name, size in sizes.items()}):
+            raise ConfigError(f"expected widths, strides, dim and group_channels in [1, 65536], got {wrong}")
         if min(self.blocks) < 1 or max(self.blocks) > 1024:
             raise ConfigError(f"expected blocks in [1, 1024], got {self.blocks}")
         if self.norm == "group" and any(w % self.group_channels for w in self.widths):

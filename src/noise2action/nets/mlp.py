@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..condition import Condition
-from ..errors import ConfigError, ShapeError
+from ..errors import ConfigError, ShapeError, first_wrong
 from ..shapes import Chunk
 from .conditioning import Conditioning, check_conditioning
 from .embed import EMBEDDINGS, TimeEmbedding, check_time, per_sample
@@ -42,9 +42,9 @@ class MLPConfig:
         """Reject sizes that build no network."""
         check_conditioning(self.conditioning, REFUSED)
         check_time(self.time_embedding, self.time_dim, self.time_scale)
-        sizes = (self.width, self.blocks, self.expansion, self.condition_width)
-        if min(sizes) < 1 or max(sizes) > 65_536:
-            raise ConfigError(f"expected widths, blocks and expansion in [1, 65536], got {self}")
+        sizes = ("width", "blocks", "expansion", "condition_width")
+        if wrong := first_wrong(self, **{name: 1 <= getattr(self, name) <= 65_536 for name in sizes}):
+            raise ConfigError(f"expected widths, blocks and expansion in [1, 65536], got {wrong}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"expected dropout in [0, 1), got {self.dropout}")
 

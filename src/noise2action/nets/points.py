@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..errors import ConfigError, ShapeError
+from ..errors import ConfigError, ShapeError, first_wrong
 from .embed import Sinusoidal, per_sample
 
 
@@ -32,9 +32,12 @@ class PointMLPConfig:
 
     def __post_init__(self) -> None:
         """Reject sizes that build no network."""
-        sizes = (self.width, self.blocks, self.expansion, self.condition_width)
-        if min(sizes) < 1 or max(*sizes, self.time_dim) > 65_536 or self.time_dim < 4 or self.time_dim % 2:
-            raise ConfigError(f"expected widths, blocks, expansion >= 1 and an even time_dim >= 4, got {self}")
+        sizes = ("width", "blocks", "expansion", "condition_width")
+        right = {name: 1 <= getattr(self, name) <= 65_536 for name in sizes}
+        if wrong := first_wrong(self, **right, time_dim=4 <= self.time_dim <= 65_536 and not self.time_dim % 2):
+            raise ConfigError(
+                f"expected widths, blocks, expansion in [1, 65536] and an even time_dim in [4, 65536], got {wrong}"
+            )
         if not 0 <= self.frequencies <= 16:
             raise ConfigError(f"expected frequencies in [0, 16], got {self.frequencies}")
 

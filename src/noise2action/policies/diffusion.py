@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..condition import Condition
+from ..config import kind
 from ..data.actions import Absolute
 from ..data.normalize import Normalizer
 from ..data.windows import Batch
@@ -158,7 +159,8 @@ class DiffusionPolicy(nn.Module):
         """
         if not isinstance(self.spec.action_space, Absolute):
             raise ConfigError(
-                f"expected a policy of absolute actions to descend a cost of robot units, got {self.spec.action_space}"
+                "expected a policy of absolute actions to descend a cost of robot units, got "
+                f"{kind(type(self.spec.action_space))} ones"
             )
         other = copy.copy(self)
         other.slopes = (*self.slopes, (lambda chunk: cost(self.backbone.robot_actions(chunk)), scale))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from ..control.ensemble import check_decay
 from ..data.augment import Mirror, ObservationNoise, Retarget
 from ..data.normalize import NormalizerKind
-from ..errors import ConfigError
+from ..errors import ConfigError, first_wrong
 from ..policies import AnyPolicyConfig, DiffusionConfig, LatentDiffusionConfig
 from ..train.config import TrainConfig
 
@@ -49,8 +49,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Reject numbers that leave nothing to train on."""
-        if self.demonstrations < 2 or not 0 < self.held_out < 1:
-            raise ConfigError(f"data: expected demonstrations >= 2 and held_out in (0, 1), got {self}")
+        if wrong := first_wrong(self, demonstrations=self.demonstrations >= 2, held_out=0 < self.held_out < 1):
+            raise ConfigError(f"data: expected demonstrations >= 2 and held_out in (0, 1), got {wrong}")
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,14 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         """Reject empty evaluations."""
-        if self.episodes < 1 or min(self.seed, self.workers, self.record) < 0 or self.workers > 256:
-            raise ConfigError(f"evaluate: expected episodes >= 1, seed, workers (<= 256), record >= 0, got {self}")
+        if wrong := first_wrong(
+            self,
+            episodes=self.episodes >= 1,
+            seed=self.seed >= 0,
+            workers=0 <= self.workers <= 256,
+            record=self.record >= 0,
+        ):
+            raise ConfigError(f"evaluate: expected episodes >= 1, seed, workers (<= 256), record >= 0, got {wrong}")
         if self.ensemble is not None:
             check_decay(self.ensemble)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..errors import ConfigError
+from ..errors import ConfigError, first_wrong
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class PowerEMA:
 
     def __post_init__(self) -> None:
         """Reject decays outside [0, 1)."""
-        if not (self.power > 0 and 0 <= self.limit < 1):
-            raise ConfigError(f"expected power > 0 and limit in [0, 1), got {self}")
+        if wrong := first_wrong(self, power=self.power > 0, limit=0 <= self.limit < 1):
+            raise ConfigError(f"expected power > 0 and limit in [0, 1), got {wrong}")
 
     def decay(self, step: int) -> float:
         """Return the decay of update `step`, counted from 0."""
