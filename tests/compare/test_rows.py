@@ -70,6 +70,39 @@ def test_a_lead_within_the_interval_is_a_tie_with_all_that_are_not_told_apart():
     assert verdict_text(told) == "tie: flow matching; BC, chunk (control)"
 
 
+def test_a_third_that_is_not_told_apart_ties_though_the_second_does():
+    # The second fails in episodes in which the leader succeeds alone; the third, a little below, also in others.
+    leader = row("flow", "1" * 30 + "0" * 10)
+    second = row("bc", "1" * 23 + "0" * 17)
+    third = row("nearest", "0" * 11 + "1" * 22 + "0" * 7)
+    told = verdict([second, third, leader])
+    assert told.second.method.name == "bc"
+    assert told.lead.success.difference.low > 0
+    assert [r.method.name for r in told.tied] == ["nearest"]
+    assert not told.won
+
+
+def test_samplers_of_one_training_neither_block_each_other_nor_tie():
+    control = row("bc", "0" * 40)
+    ddim, dpm = row("ddim", "1" * 40, control=control), row("dpm-solver++", "1" * 40, control=control)
+    told = verdict([control, ddim, dpm])
+    assert told.won
+    assert (told.leader.method.name, told.second.method.name) == ("ddim", "bc")
+    assert verdict([ddim, dpm]).second is None
+
+
+@pytest.mark.parametrize(("episodes", "won"), [(3, False), (5, False), (6, True)])
+def test_nobody_wins_with_so_few_episodes_that_chance_gives_as_much(episodes, won):
+    control = row("bc", "0" * episodes)
+    flow = row("flow", "1" * episodes, control=control)
+    told = verdict([control, flow])
+    assert told.lead.success.difference.low > 0
+    assert (told.lead.success.p_value < 0.05) == won
+    assert told.won == won
+    said = "flow matching is above it" if won else "flow matching is not told apart from it"
+    assert said in paragraph([found(control, flow)])
+
+
 def test_neither_the_demonstrator_nor_chance_can_win():
     told = verdict([row("demonstrator", "1" * 20), row("random", "1" * 20), row("bc", "0" * 20)])
     assert told.leader.method.name == "bc"

@@ -68,8 +68,8 @@ def protocol(settings: Settings, *, command: str) -> str:
         f"same for every method, in blocks of {BLOCK}. The demonstrator sees the whole state and "
         "cannot win. Random actions are uniform in the allowed range. "
         "Brackets are 95 % intervals: Wilson's for success, BCa bootstrap over episodes for means, Newcombe's for "
-        "paired differences of success; p is McNemar's exact test. A policy wins a task where the paired interval of "
-        "its success against the second excludes zero. "
+        "paired differences of success; p is McNemar's exact test. A policy wins a task where, "
+        "against every policy of another training, the paired interval of its success excludes zero and p < 0.05. "
         f"{machine['hardware']}; Python {machine['python']}, noise2action {machine['noise2action']}, {packages}. "
         f"`{command}`"
     )

@@ -7,7 +7,7 @@ from functools import cached_property
 from ..envs.tasks import find
 from ..evaluate.modes import Modes
 from ..evaluate.result import About, Comparison, Evaluation, compare
-from ..evaluate.statistics import Estimate, bootstrap_mean
+from ..evaluate.statistics import CONFIDENCE, Estimate, PairedSuccess, bootstrap_mean
 from .methods import CONTROL, Method
 from .settings import Place, Settings
 from .stages import Demonstrated, Timing, demonstrated, episodes, timing
@@ -53,14 +53,15 @@ class Verdict:
 
     leader: Row
     second: Row | None = None
+    """The best that does not run the leader's training; None where all do."""
     lead: Comparison | None = None
     """The leader against the second."""
     tied: tuple[Row, ...] = ()
-    """Rows whose paired difference to the leader may be zero; empty where the leader wins."""
+    """Rows of other trainings from which the leader is not told apart."""
 
     @property
     def won(self) -> bool:
-        """Whether the paired interval against the second excludes zero."""
+        """Whether the leader is told apart from every row of another training."""
         return not self.tied
 
 
@@ -82,24 +83,32 @@ class TaskRows:
         return verdict(self.rows)
 
 
+def apart(success: PairedSuccess) -> bool:
+    """Return whether two rates differ: the interval excludes zero, and McNemar's test agrees.
+
+    On few episodes the interval, an approximation, excludes zero where the exact test cannot be below 5 %.
+    """
+    low, high = success.difference.low, success.difference.high
+    return (low > 0 or high < 0) and success.p_value < 1 - CONFIDENCE
+
+
 def verdict(rows: Sequence[Row]) -> Verdict | None:
     """Return who is ahead of the learned policies, by success, then by score, then by the order of the rows.
 
-    The leader wins where the paired interval of its success against the second's excludes zero; else it ties with all
-    from whom these episodes do not tell it apart.
+    The leader wins where it is told `apart` from each of the others; else it ties with all from whom it is not. Rows
+    that sample the leader's own training are no others.
     """
     ranked = sorted(
         (row for row in rows if row.learned), key=lambda r: (-r.evaluation.success.value, -r.evaluation.score.value)
     )
     if not ranked:
         return None
-    leader, *others = ranked
+    leader = ranked[0]
+    others = [row for row in ranked if row.method.training != leader.method.training]
     if not others:
         return Verdict(leader)
     leads = [compare(leader.evaluation, other.evaluation) for other in others]
-    if leads[0].success.difference.low > 0:
-        return Verdict(leader, others[0], leads[0])
-    tied = tuple(row for row, lead in zip(others, leads, strict=True) if lead.success.difference.low <= 0)
+    tied = tuple(row for row, lead in zip(others, leads, strict=True) if not apart(lead.success))
     return Verdict(leader, others[0], leads[0], tied)
 
 

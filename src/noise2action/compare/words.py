@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ..evaluate.tables import p_value, percent, points
 from ..studies.study import by_chance, listing
 from .methods import CONTROL, GENERATIVE, METHODS
-from .rows import Row, TaskRows, Verdict
+from .rows import Row, TaskRows, Verdict, apart
 
 
 def verdict_text(verdict: Verdict | None) -> str:
@@ -35,7 +35,7 @@ def _against_control(tasks: Sequence[TaskRows]) -> str:
             if row is None or row.paired is None:
                 continue
             gap = row.paired.success.difference
-            word = "above" if gap.low > 0 else "below" if gap.high < 0 else "not told apart from"
+            word = ("above" if gap.value > 0 else "below") if apart(row.paired.success) else "not told apart from"
             found[word].append(f"{task.task} ({points(gap)})")
         said = [f"{word} it in {listing(where)}" for word, where in found.items() if where]
         if said:
