@@ -185,6 +185,7 @@ def test_a_missing_simulator_is_told_before_anything_runs(tmp_path, monkeypatch)
         (("navigation", "--methods", "random"), "--methods: expected one that learns at least"),
         (("navigation", "--methods", "bc", "bc"), "--methods: expected distinct names"),
         (("navigation", "--episodes", "1"), "--episodes: expected a number >= 2, got 1"),
+        (("navigation", "--record", "21"), "--record: expected at most 20, .* got 21: film fewer"),
         (("navigation", "--train.steps", "0"), "--train.steps: expected a number >= 1, got 0"),
         (("navigation", "--train.steps", "9", "--train.minutes", "1"), "--train.minutes: expected a budget in minutes"),
         (("navigation", "--quick", "--full"), "--full: expected --quick or --full, got both"),

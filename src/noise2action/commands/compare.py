@@ -56,7 +56,7 @@ class CompareArgs:
     seed: int = 0
     """First seed of trainings, and that of the demonstrations."""
     record: int = 2
-    """Episodes whose video is kept; 0 draws no pictures of episodes."""
+    """Episodes whose video is kept, 20 at most; 0 draws no pictures of episodes."""
     data: Path | None = None
     """Demonstrations of people instead of simulated ones, for one task."""
     workers: int = 0

@@ -1,6 +1,6 @@
 """Videos of the methods side by side on one seed, and the last frames of failed episodes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,38 +26,43 @@ class Film:
     """One filmed episode of a method."""
 
     label: str
-    frames: Sequence[Frame]
+    frames: Iterable[Frame]
+    """At least one; gone through once, so that a video need not be in memory."""
     success: bool
 
 
-def read_mp4(path: Path) -> list[Frame]:
-    """Return the frames of a video; `MissingExtraError` without PyAV."""
+def read_mp4(path: Path) -> Iterator[Frame]:
+    """Yield the frames of a video; `MissingExtraError` without PyAV."""
     try:
         import av  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtraError("PyAV", "report") from error
     with av.open(path) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
 
 
 def side_by_side(films: Sequence[Film], *, fps: float) -> Iterator[Frame]:
     """Yield frames in which all films run at once, each under its name; one that has ended says how."""
-    width = max(film.frames[0].shape[1] for film in films)
-    height = max(film.frames[0].shape[0] for film in films)
+    reels = [iter(film.frames) for film in films]
+    shown, coming = [next(reel) for reel in reels], [next(reel, None) for reel in reels]
+    height, width = (max(picture.shape[k] for picture in shown) for k in (0, 1))
     across = min(ACROSS, len(films))
     blank = np.full((STRIP + height, width, 3), 255, dtype=np.uint8)
     strips = [[caption(text, width, colour) for text, colour in _said(film)] for film in films]
-    for k in range(max(len(film.frames) for film in films) + round(REST * fps)):
+    rest = round(REST * fps)
+    while rest >= 0:
         cells = list[Frame]()
-        for film, (running, ended) in zip(films, strips, strict=True):
-            over = k >= len(film.frames) - 1
+        for picture, following, (running, ended) in zip(shown, coming, strips, strict=True):
             cell = blank.copy()
-            cell[:STRIP] = ended if over else running
-            picture = film.frames[min(k, len(film.frames) - 1)]
+            cell[:STRIP] = ended if following is None else running
             cell[STRIP : STRIP + len(picture), : picture.shape[1]] = picture
             cells.append(cell)
         cells += [blank] * (-len(cells) % across)
         yield np.concatenate([np.concatenate(cells[i : i + across], axis=1) for i in range(0, len(cells), across)])
+        rest -= all(following is None for following in coming)
+        shown = [last if following is None else following for last, following in zip(shown, coming, strict=True)]
+        coming = [None if c is None else next(reel, None) for c, reel in zip(coming, reels, strict=True)]
 
 
 def _said(film: Film) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -88,13 +93,15 @@ def failures(settings: Settings, place: Place, method: Method) -> list[tuple[int
     return sorted(found.items())[:MOST_FAILURES]
 
 
-def films(settings: Settings, place: Place, *, succeeded: Mapping[str, Mapping[int, bool]]) -> dict[int, list[Film]]:
-    """Return the filmed episodes by seed; `succeeded` says by method and seed how they ended."""
-    found: dict[int, list[Film]] = {}
-    for method in settings.compared:
-        for episode in settings.blocks[0][: settings.record]:
-            path = place.film(method.name, episode)
-            if path.exists():
-                film = Film(method.label, read_mp4(path), succeeded[method.name][episode])
-                found.setdefault(episode, []).append(film)
-    return found
+def films(
+    settings: Settings, place: Place, *, succeeded: Mapping[str, Mapping[int, bool]]
+) -> Iterator[tuple[int, list[Film]]]:
+    """Yield the seed of each filmed episode and its films; `succeeded` says by method and seed how they ended."""
+    for episode in settings.blocks[0][: settings.record]:
+        found = [
+            Film(method.label, read_mp4(path), succeeded[method.name][episode])
+            for method in settings.compared
+            if (path := place.film(method.name, episode)).exists()
+        ]
+        if found:
+            yield episode, found

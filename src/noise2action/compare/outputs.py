@@ -126,7 +126,7 @@ def _shown(settings: Settings, out: Path, task: TaskRows) -> webpage.Shown:
     }
     hz = find(task.task).control_hz
     videos: dict[int, bytes] = {}
-    for episode, films in found_films(settings, place, succeeded=succeeded).items():
+    for episode, films in found_films(settings, place, succeeded=succeeded):
         videos[episode] = encode_mp4(side_by_side(films, fps=hz), hz)
         atomic_write(out / "videos" / f"{place.name}-seed{episode}.mp4", videos[episode])
     failed = [(row.method.label, failures(settings, place, row.method)) for row in task.rows]

@@ -17,6 +17,8 @@ BLOCK = 50
 of its batched matrix products, so that the table does not depend on the number of processes."""
 FRESH = 300_000
 """First seed of the episodes."""
+MOST_FILMED = 20
+"""Videos of a method: while episodes run, all their pictures are in memory, some 50 MB an episode."""
 FORMAT = 1
 
 
@@ -51,6 +53,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ConfigError(f"{flag(name)}: expected a number >= {low}, got {value}")
+        if self.record > MOST_FILMED:
+            raise ConfigError(
+                f"--record: expected at most {MOST_FILMED}, whose pictures memory holds, got {self.record}: film fewer"
+            )
         if self.train_minutes is not None and not self.train_minutes > 0:
             raise ConfigError(f"--train.minutes: expected a number above 0, got {self.train_minutes:g}")
         if self.train_minutes is not None and self.train_steps is not None:
