@@ -36,7 +36,7 @@ def test_one_worker_runs_jobs_here_and_goes_on_after_an_error(tmp_path):
             [partial(write, tmp_path / "a"), refuse, partial(write, tmp_path / "b")], lambda *s: seen.append(s)
         )
         assert {k: str(e) for k, e in failed.items()} == {1: "expected a job, got none"}
-        assert seen == [(0, 0.5), (0, 1.0), (1, 1.0), (2, 0.5), (2, 1.0)]
+        assert seen == [(0, 0.0), (0, 0.5), (0, 1.0), (1, 0.0), (1, 1.0), (2, 0.0), (2, 0.5), (2, 1.0)]
         assert (tmp_path / "b").read_text() == f"{os.getpid()} 1"
         with pytest.raises(StorageError):
             pool.run([fill, refuse], lambda *_: None)
@@ -47,7 +47,9 @@ def test_processes_share_the_jobs_and_outlive_an_error(tmp_path):
     with Pool(2) as pool:
         failed = pool.run([*jobs[:4], refuse], lambda *_: None)
         assert {k: type(e) for k, e in failed.items()} == {4: ConfigError}
-        pool.run(jobs[4:], lambda *_: None)
+        seen = []
+        pool.run(jobs[4:], lambda *s: seen.append(s))
+        assert seen == [(0, 0.0), (0, 0.5), (0, 1.0)]
         told = [(tmp_path / f"{k}").read_text().split() for k in range(5)]
         assert {threads for _, threads in told} == {"1"}
         assert str(os.getpid()) not in {process for process, _ in told}

@@ -14,11 +14,14 @@ from stand_in_comparison import shrink, tiny
 
 from noise2action.cli import main
 from noise2action.compare import stages
+from noise2action.compare.methods import METHODS
 from noise2action.compare.run import run
 from noise2action.compare.settings import FRESH, Place
 from noise2action.envs import tasks
 from noise2action.errors import ConfigError, MissingExtraError, RunLockedError
 from noise2action.evaluate.result import compare
+
+BC = METHODS["bc"].label
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +124,25 @@ def test_episodes_that_are_there_are_not_run_again(whole, tmp_path, monkeypatch)
     compared(tiny(record=1), tmp_path)
     assert len(calls) == 9  # nothing is left to do
     assert table(tmp_path) == table(whole[0])
+
+
+def test_off_a_terminal_each_piece_of_work_is_a_line(tmp_path, capsys):
+    compared(tiny(methods=("bc", "nearest", "random")), tmp_path)
+    said = [line.rpartition(" (")[0] for line in capsys.readouterr().err.splitlines()]
+    assert said == [
+        "demonstrations 4 of 4: two_routes: demonstrations",
+        "trainings 1 of 2: two_routes: training of nearest, seed 0",
+        "trainings 2 of 2: two_routes: training of bc, seed 0",
+        *(
+            f"episodes {done} of 18: two_routes: episodes of {label}"
+            for label, counts in (("random actions", (4, 6)), ("nearest neighbour", (10, 12)), (BC, (16, 18)))
+            for done in counts
+        ),
+        "timings 1 of 2: two_routes: timing of nearest neighbour",
+        f"timings 2 of 2: two_routes: timing of {BC}",
+    ]
+    compared(tiny(methods=("bc", "nearest", "random")), tmp_path)
+    assert capsys.readouterr().err == ""
 
 
 def test_several_trainings_are_pooled_and_paired_by_training_and_episode(tmp_path):

@@ -285,7 +285,7 @@ def _in_batches(of: Callable[[Tensor, int], Tensor], rows: Tensor, what: str) ->
             bar = progress.add_task(what, total=len(rows))
             for index, some in enumerate(rows.split(BATCH)):
                 yield of(some, index)
-                progress.advance(bar, len(some))
+                progress.update(bar, advance=len(some))
 
     return torch.cat(list(batches()))
 

@@ -5,10 +5,19 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from ..config import decode, encode
 from ..data.episodes import check_sentences, vocabulary
@@ -38,16 +47,47 @@ def say(text: str) -> None:
     Console().print(text, markup=False, soft_wrap=True, highlight=False)
 
 
+class Counter(Progress):
+    """Bars that count and estimate the time left; off a terminal, where no bar moves, a line for each tenth."""
+
+    def __init__(self) -> None:
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        super().__init__(TextColumn("{task.description}"), *columns, console=console, disable=not console.is_terminal)
+        self._tenths: dict[TaskID, int] = {}
+
+    def update(
+        self,
+        task_id: TaskID,
+        *,
+        total: float | None = None,
+        completed: float | None = None,
+        advance: float | None = None,
+        description: str | None = None,
+        visible: bool | None = None,
+        refresh: bool = False,
+        **fields: Any,
+    ) -> None:
+        """Set what is given of a bar; see `Progress.update`."""
+        super().update(
+            task_id,
+            total=total,
+            completed=completed,
+            advance=advance,
+            description=description,
+            visible=visible,
+            refresh=refresh,
+            **fields,
+        )
+        now = next(task for task in self.tasks if task.id == task_id)
+        tenth = int(10 * now.completed / now.total) if now.total else 0
+        if self.disable and tenth not in (0, self._tenths.get(task_id)):
+            note(f"{now.description}: {now.completed:,.0f} of {now.total:,.0f} ({now.elapsed or 0:.0f} s)")
+        self._tenths[task_id] = tenth
+
+
 def counter() -> Progress:
-    """Return a progress bar that counts and estimates the time left."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
+    """Return progress bars that count and estimate the time left."""
+    return Counter()
 
 
 @contextmanager

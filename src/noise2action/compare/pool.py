@@ -21,7 +21,7 @@ Tell = Callable[[float], None]
 Job = Callable[[Tell], None]
 """Picklable where several processes work; it leaves its result on the disk, whole or not at all."""
 OnProgress = Callable[[int, float], None]
-"""Called with the position of a job, and how much of it is done."""
+"""Called with the position of a job, and how much of it is done: 0 when it begins, 1 when it has ended."""
 FATAL = (StorageError, RunLockedError, MissingExtraError, WorkerError)
 """What the next job would meet as well."""
 PATIENCE_S = 60.0
@@ -73,6 +73,7 @@ class Pool:
                 connection = idle.pop()
                 connection.send(jobs[position])
                 busy[connection] = position
+                on_progress(position, 0.0)
             if not busy:
                 return failed
             for connection in wait(list(busy)):
@@ -106,6 +107,7 @@ def _run_here(
         for position, job in enumerate(jobs):
             if not ready(position):
                 continue
+            on_progress(position, 0.0)
             try:
                 job(lambda done, position=position: on_progress(position, done))
             except Noise2ActionError as error:

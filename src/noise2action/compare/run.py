@@ -1,5 +1,6 @@
 """Running a comparison from wherever it was left: stage by stage, the tables written anew after each task."""
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..commands.runs import console
+from ..commands.runs import console, note
 from ..envs.tasks import find
 from ..errors import MissingExtraError, TaskError
 from ..train.folder import locked, write_env
@@ -118,7 +119,7 @@ def _do(
 
 
 class Shown:
-    """A bar a stage, over all tasks: what is done, and what is left."""
+    """A bar a stage, over all tasks: what is done, and what is left; off a terminal, a line for what has ended."""
 
     def __init__(self, settings: Settings, places: Sequence[Place]) -> None:
         self._progress = Progress(
@@ -129,14 +130,16 @@ class Shown:
             TimeRemainingColumn(),
             TextColumn("{task.fields[now]}"),
             console=console,
+            disable=not console.is_terminal,
         )
         self._bars: dict[str, TaskID] = {}
         self._done: dict[str, float] = {}
+        self._totals: dict[str, int] = {}
         for stage, works_of in STAGES.items():
             works = [work for place in places for work in works_of(settings, place)]
             before = sum(work.size for work in works if work.result.exists())
             self._done[stage] = float(before)
-            total = sum(work.size for work in works)
+            self._totals[stage] = total = sum(work.size for work in works)
             if total:
                 self._bars[stage] = self._progress.add_task(stage, total=total, completed=before, start=False, now="")
 
@@ -152,13 +155,22 @@ class Shown:
     def follow(self, planned: Sequence[Planned]) -> OnProgress:
         """Return what moves the bars while what is `planned` is done."""
         shares = [0.0] * len(planned)
+        began: dict[int, float] = {}
+        told: set[int] = set()
 
         def on_progress(position: int, share: float) -> None:
             stage, work = planned[position].stage, planned[position].work
+            began.setdefault(position, time.monotonic())
             self._progress.start_task(self._bars[stage])
             self._done[stage] += (share - shares[position]) * work.size
             shares[position] = share
             now = "" if share >= 1 else work.name
             self._progress.update(self._bars[stage], completed=self._done[stage], now=now)
+            if share < 1 or position in told or not work.result.exists() or console.is_terminal:
+                return
+            told.add(position)
+            left = sum(e.work.size for e in planned if e.stage == stage and not e.work.result.exists())
+            total, took_s = self._totals[stage], time.monotonic() - began[position]
+            note(f"{stage} {total - left:,} of {total:,}: {work.name} ({took_s:.0f} s)")
 
         return on_progress
