@@ -13,9 +13,11 @@ import torch
 from stand_in_comparison import shrink, tiny
 
 from noise2action.cli import main
+from noise2action.commands import compare as command
+from noise2action.commands.compare import CompareArgs, settings_of
 from noise2action.compare import stages
 from noise2action.compare.methods import METHODS
-from noise2action.compare.run import run
+from noise2action.compare.run import Outcome, run
 from noise2action.compare.settings import FRESH, Place
 from noise2action.envs import tasks
 from noise2action.errors import ConfigError, MissingExtraError, RunLockedError
@@ -211,6 +213,10 @@ def test_a_missing_simulator_is_told_before_anything_runs(tmp_path, monkeypatch)
         (("navigation", "--train.steps", "0"), "--train.steps: expected a number >= 1, got 0"),
         (("navigation", "--train.steps", "9", "--train.minutes", "1"), "--train.minutes: expected a budget in minutes"),
         (("navigation", "--quick", "--full"), "--full: expected --quick or --full, got both"),
+        (
+            ("manipulation", "--tasks", "grasp_seen@table:96", "--methods", "bc", "nearest"),
+            "--methods: expected no nearest where pictures are observed, .* got it for grasp_seen@table:96: leave it out",
+        ),
         (("navigation", "--data", "x.zarr"), "--data: expected it with one task"),
         (("pusht", "--data", "nowhere.zarr"), "nowhere.zarr: no such file or folder"),
         (("navigation", "--workers", "-1"), "--workers: expected a number >= 0, got -1"),
@@ -225,6 +231,15 @@ def test_wrong_words_are_told_in_one_line(tmp_path, capsys, words, told):
     assert re.search(told, said), said
     assert said.count("\n") == 1
     assert not (tmp_path / "new").exists()
+
+
+def test_nearest_is_left_out_where_pictures_are_observed_unless_it_is_named(tmp_path, capsys, monkeypatch):
+    seen = settings_of(CompareArgs("manipulation", tmp_path, tasks=("grasp_seen@table:96", "push_block")))
+    assert set(METHODS) - set(seen.methods) == {"nearest"}
+    assert settings_of(CompareArgs("manipulation", tmp_path)).methods == tuple(METHODS)
+    monkeypatch.setattr(command, "run", lambda *_, **__: Outcome((), ()))
+    assert main(["compare", "manipulation", "--tasks", "grasp_seen@table:96", "--out", str(tmp_path / "new")]) == 0
+    assert "note: nearest is left out, as grasp_seen@table:96 observes pictures" in capsys.readouterr().err
 
 
 def test_a_comparison_in_use_is_left_alone(tmp_path):

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ..compare.methods import METHODS
 from ..compare.run import run
-from ..compare.settings import QUICK, Settings
+from ..compare.settings import NO_PICTURES, QUICK, Settings
 from ..compare.suites import tasks_of
 from ..compare.tables import rich_tables
 from ..compare.words import paragraph
@@ -42,7 +42,7 @@ class CompareArgs:
     tasks: tuple[str, ...] = ()
     """Tasks of the suite, by default all; a name may be followed by cameras, as in grasp_seen@corner2:96."""
     methods: tuple[str, ...] = ()
-    """demonstrator, random, nearest, bc-step, bc, bc-gmm, ddim, dpm-solver++ and flow; by default all."""
+    """demonstrator, random, nearest, bc-step, bc, bc-gmm, ddim, dpm-solver++ and flow; by default all that can learn the tasks."""
     demonstrations: int | None = None
     """Successful demonstrations of a task."""
     train_steps: Annotated[int | None, tyro.conf.arg(name="train.steps")] = None
@@ -75,12 +75,14 @@ def settings_of(args: CompareArgs) -> Settings:
     chosen = Settings(
         args.suite,
         args.tasks or tasks_of(args.suite),
-        args.methods or tuple(METHODS),
+        args.methods or tuple(name for name in METHODS if name != NO_PICTURES),
         seeds=args.seeds,
         seed=args.seed,
         record=args.record,
         data=None if args.data is None else str(args.data.absolute()),
     )
+    if not args.methods and not chosen.pictured:
+        chosen = replace(chosen, methods=tuple(METHODS))
     return replace(chosen, **{**usual, **given})
 
 
@@ -91,6 +93,8 @@ def main(args: CompareArgs) -> int:
     check_new(args.out)
     if settings.data is not None:
         describe(settings.data)  # a wrong path is told before anything runs
+    if not args.methods and settings.pictured:
+        note(f"note: {NO_PICTURES} is left out, as {settings.pictured[0]} observes pictures, which have no distance")
     began = time.monotonic()
     workers = min(args.workers or os.cpu_count() or 1, 256)
     try:

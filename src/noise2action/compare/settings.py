@@ -19,6 +19,8 @@ FRESH = 300_000
 """First seed of the episodes."""
 MOST_FILMED = 20
 """Videos of a method: while episodes run, all their pictures are in memory, some 50 MB an episode."""
+NO_PICTURES = "nearest"
+"""The method that learns from states alone."""
 FORMAT = 1
 
 
@@ -78,8 +80,18 @@ class Settings:
         for flag_name, names in (("--tasks", self.tasks), ("--methods", self.methods)):
             if not names or len(set(names)) != len(names):
                 raise ConfigError(f"{flag_name}: expected distinct names, got {' '.join(names) or 'none'}")
+        if NO_PICTURES in self.methods and self.pictured:
+            raise ConfigError(
+                f"--methods: expected no {NO_PICTURES} where pictures are observed, which have no distance, got it for "
+                f"{self.pictured[0]}: leave it out"
+            )
         if not any(METHODS[name].training for name in self.methods):
             raise ConfigError(f"--methods: expected one that learns at least, got {', '.join(self.methods)}")
+
+    @property
+    def pictured(self) -> tuple[str, ...]:
+        """The tasks that observe pictures."""
+        return tuple(name for name in self.tasks if any(f.kind == "image" for f in find_task(name).schema.observations))
 
     @property
     def compared(self) -> tuple[Method, ...]:
