@@ -141,6 +141,14 @@ def test_modes_of_a_known_split():
     assert modes.total_variation == pytest.approx((0.1 + 0.2 + 0.3) / 2)
 
 
+def test_modes_that_nobody_demonstrated_count_in_the_entropy_but_not_as_found():
+    taken = ["left-left"] * 33 + ["right-right"] * 66 + ["none"]
+    modes = mode_statistics(taken, {"left-left": 0.5, "left-right": 0.5})
+    assert modes.entropy == pytest.approx(-(math.log2(1 / 3) / 3 + 2 * math.log2(2 / 3) / 3))
+    assert modes.coverage == 0.5
+    assert modes.total_variation == pytest.approx((0.17 + 0.5 + 0.66 + 0.01) / 2)
+
+
 def test_modes_at_their_extremes():
     reference = {"left": 0.5, "right": 0.5}
     perfect = mode_statistics(["left", "right"] * 5, reference)

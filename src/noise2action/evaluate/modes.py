@@ -4,20 +4,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from scipy import stats
+
+NONE = "none"
+"""Label of an episode that ended before it took any mode."""
 
 
 @dataclass(frozen=True)
 class Modes:
     """Mode statistics of a set of episodes.
 
-    `entropy` is that of the episodes that took a mode of the reference, in bits, and `reference_entropy` that of the
-    reference itself; `total_variation` is half the sum of absolute share differences (0 equal, 1 disjoint).
+    `entropy` is that of the modes that were taken, demonstrated or not, in bits, and `reference_entropy` that of the
+    reference; episodes without a mode (`NONE`) have no part in it. `total_variation` is half the sum of absolute share differences (0 equal, 1 disjoint).
     """
 
     shares: Mapping[str, float]
-    """Share of all episodes by label; labels outside the reference (no route) included."""
+    """Share of all episodes by label; labels outside the reference included."""
     coverage: float
     """Share of the reference's modes that were taken at least once."""
     entropy: float
@@ -37,11 +39,11 @@ def mode_statistics(labels: Sequence[str], reference: Mapping[str, float]) -> Mo
     counts = Counter(labels)
     names = sorted({*counts, *reference})
     shares = {name: counts[name] / len(labels) for name in names}
-    taken = np.array([counts[name] for name in reference], dtype=np.float64)
+    taken = [count for name, count in counts.items() if name != NONE]
     return Modes(
         shares=shares,
-        coverage=float((taken > 0).mean()),
-        entropy=float(stats.entropy(taken, base=2)) if taken.sum() else 0.0,
+        coverage=sum(name in counts for name in reference) / len(reference),
+        entropy=float(stats.entropy(taken, base=2)) if taken else 0.0,
         reference_entropy=float(stats.entropy(list(reference.values()), base=2)),
         total_variation=sum(abs(shares[name] - reference.get(name, 0.0)) for name in names) / 2,
     )

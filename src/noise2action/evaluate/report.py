@@ -181,7 +181,7 @@ def _routes(evaluations: Sequence[Evaluation]) -> str:
     ]
     if statistics:
         columns = ("Policy", "Modes found", "Entropy (bit)", "of demonstrations", "Total variation")
-        caption = "Entropy over the demonstrated routes; total variation 0 is the demonstrations' split, 1 disjoint"
+        caption = "Entropy over the routes taken; total variation 0 is the demonstrations' split, 1 disjoint"
         parts.append(page.table(columns, statistics, caption=caption))
     told = [(label, *row) for label, e in _labelled(evaluations).items() for row in told_cells(e)]
     if told:
