@@ -1,6 +1,7 @@
 """Figures of a comparison: a panel a task, a row a method, in the order of the table."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from jaxtyping import UInt8
@@ -15,6 +16,8 @@ ACROSS = 3
 """Panels side by side."""
 ROW = 0.27
 """Height of a row in inches."""
+FURTHER = (*PALETTE[2:6], "#F0E442", "#332288", "#8C510A")
+"""Colours of routes that have none of their own."""
 KINDS: Mapping[str, str] = {
     "not learned": PALETTE[6],
     "cloning and look-up": PALETTE[5],
@@ -101,15 +104,19 @@ def jumps(tasks: Sequence[TaskRows]) -> Figure:
 def routes(tasks: Sequence[TaskRows]) -> Figure:
     """Return the share of the episodes by route, beneath that of the demonstrations."""
     shown = [task for task in tasks if any(row.evaluation.routes for row in task.rows)]
+    found = [row.evaluation for task in shown for row in task.rows]
+    names = sorted({name for each in found for known in (each.routes, each.reference) for name in known or {}})
+    # A route has one colour in all panels.
+    colours = {**ROUTES, **dict(zip((name for name in names if name not in ROUTES), cycle(FURTHER), strict=False))}
+    above = ("demonstrations",) if any(each.reference for each in found) else ()
 
     def draw(axes: Axes, rows: Sequence[Row]) -> None:
-        names = sorted({name for row in rows for name in (row.evaluation.routes or {})})
-        further = [name for name in names if name not in ROUTES]
-        colours = {**ROUTES, **dict(zip(further, PALETTE[2:6] * len(further), strict=False))}
-        left = np.zeros(len(rows))
-        for name in names:
-            width = np.array([100 * (row.evaluation.routes or {}).get(name, 0.0) for row in rows])
-            axes.barh(range(len(rows)), width, left=left, height=0.62, color=colours[name], label=name)
+        bars = [rows[0].evaluation.reference or {} for _ in above] + [row.evaluation.routes or {} for row in rows]
+        left = np.zeros(len(bars))
+        for name in (name for name in names if any(name in bar for bar in bars)):
+            width = np.array([100 * bar.get(name, 0.0) for bar in bars])
+            where = range(-len(above), len(rows))
+            axes.barh(where, width, left=left, height=0.62, color=colours[name], label=name)
             left += width
         axes.set(xlim=(0, 100), xlabel="share of the episodes (%)")
         axes.legend(
@@ -123,7 +130,7 @@ def routes(tasks: Sequence[TaskRows]) -> Figure:
             columnspacing=1.0,
         )
 
-    return _panels(shown, draw, keep=lambda row: row.evaluation.routes is not None, below=0.55)
+    return _panels(shown, draw, keep=lambda row: row.evaluation.routes is not None, below=0.55, above=above)
 
 
 def latency(tasks: Sequence[TaskRows]) -> Figure:
@@ -164,24 +171,25 @@ def _panels(
     keep: Callable[[Row], bool] = lambda row: True,
     legend: bool = False,
     below: float = 0.0,
+    above: Sequence[str] = (),
 ) -> Figure:
     """Return a figure with a panel a task, of the rows to keep; the names of methods stand on the left of each line.
 
-    `below` is further height (in) of a panel.
+    `below` is further height (in) of a panel; `above` names lines above those of the methods, at -1 and up.
     """
     kept = {task.task: [row for row in task.rows if keep(row)] for task in tasks}
     kept = {task: rows for task, rows in kept.items() if rows}
     across = min(ACROSS, max(1, len(kept)))
     down = -(-len(kept) // across)
-    most = max((len(rows) for rows in kept.values()), default=1)
+    most = max((len(rows) for rows in kept.values()), default=1) + len(above)
     figure = Figure(figsize=(1.2 + 3.4 * across, (1.05 + ROW * most + below) * down + 0.3), layout="constrained")
     for k, (task, rows) in enumerate(kept.items()):
         axes = figure.add_subplot(down, across, k + 1)
         style_axes(axes)
         draw(axes, rows)
         axes.set_title(task, fontsize=FONT + 1, color=INK, loc="left")
-        axes.set_yticks(range(len(rows)), [row.method.label for row in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(range(-len(above), len(rows)), [*above, *(row.method.label for row in rows)])
+        axes.set_ylim(len(rows) - 0.5, -0.5 - len(above))
         axes.grid(visible=False, axis="y")
         axes.tick_params(labelleft=k % across == 0 or _differ(kept, k))
         for label in (axes.xaxis.label, *axes.get_yticklabels()):

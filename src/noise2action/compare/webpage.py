@@ -18,7 +18,7 @@ CAPTIONS: Mapping[str, str] = {
         "Success less that of the control, regression of chunks on the same network, on the same episodes; whisker: "
         "Newcombe's 95 % interval. Right of the line is better than the control."
     ),
-    "routes": "Which of the possible ways the episodes took, failed ones included.",
+    "routes": "Which of the possible ways the demonstrations and the episodes took, failed episodes included.",
     "jerk": "Jerk of the commanded actions; dot: mean over episodes, whisker: 95 % bootstrap interval.",
     "jumps": (
         "Mean distance of consecutive actions, within chunks (open) and where a new chunk begins (filled): where they "

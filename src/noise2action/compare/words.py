@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..evaluate.tables import p_value, percent, points
+from ..evaluate.tables import p_value, percent, points, shares
 from ..studies.study import by_chance, listing
 from .methods import CONTROL, GENERATIVE, METHODS
 from .rows import Row, TaskRows, Verdict, apart
@@ -47,8 +47,16 @@ def _against_control(tasks: Sequence[TaskRows]) -> str:
 
 def _task(task: TaskRows) -> str:
     verdict = task.verdict
-    parts = [_demonstrator(task), _lead(verdict), _missing_modes(task)]
+    parts = [_demonstrations(task), _demonstrator(task), _lead(verdict), _missing_modes(task)]
     return f"{task.task}: {' '.join(part for part in parts if part)}"
+
+
+def _demonstrations(task: TaskRows) -> str:
+    told = task.demonstrated
+    if told is None:
+        return ""
+    routes = f"; {shares(told.routes)}" if told.routes else ""
+    return f"Demonstrations: {told.kept} of {told.attempts} attempts{routes}."
 
 
 def _demonstrator(task: TaskRows) -> str:
