@@ -56,10 +56,18 @@ def shrink(patch: pytest.MonkeyPatch, *, page: bool = False) -> None:
         patch.setattr(run_module, "write_page", lambda *_, **__: None)
 
 
-def row(name: str, outcomes: str, *, control: Row | None = None, score: float | None = None, first: int = 0) -> Row:
+def row(
+    name: str,
+    outcomes: str,
+    *,
+    control: Row | None = None,
+    score: float | None = None,
+    first: int = 0,
+    route: str = "left",
+) -> Row:
     """Return a row whose episodes succeed where `outcomes` has a 1."""
     results = tuple(
-        EpisodeResult(first + k, x == "1", float(x == "1") if score is None else score, 20, "left", 1.0 + k, 0.2, 0.1)
+        EpisodeResult(first + k, x == "1", float(x == "1") if score is None else score, 20, route, 1.0 + k, 0.2, 0.1)
         for k, x in enumerate(outcomes)
     )
     method = METHODS[name]

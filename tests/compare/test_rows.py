@@ -1,12 +1,15 @@
 """Who wins, who ties, and what the words say of it, on episodes written by hand."""
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
 from stand_in_comparison import row
 
+from noise2action.compare import drawings
 from noise2action.compare.methods import CONTROL, GENERATIVE, METHODS, TRAININGS
 from noise2action.compare.rows import TaskRows, verdict
+from noise2action.compare.stages import Demonstrated
 from noise2action.compare.suites import SUITES, base, experiment
 from noise2action.compare.tables import table_csv, table_markdown
 from noise2action.compare.words import paragraph, verdict_text
@@ -137,6 +140,37 @@ def test_words_follow_the_interval(outcomes, said):
     assert said in text
     assert "Not every demonstrated route is taken by BC, chunk (control) (50 % of the routes)" in text
     assert "These are 2 verdicts by 95 % intervals, of which about 0.1 are expected to miss by chance." in text
+
+
+def test_the_figure_of_scores_has_the_tasks_in_which_a_score_says_more_than_success():
+    plain, graded = found(row("bc", "0110")), TaskRows("pusht", (row("bc", "0110", score=0.7),), None)
+    panels = [axes.get_title(loc="left") for axes in drawings.score([plain, graded]).axes]
+    assert panels == ["pusht"]
+    assert not drawings.score([plain]).axes
+    assert len(drawings.time_to_success([plain, graded]).axes) == 2
+    assert not drawings.time_to_success([found(row("bc", "0000"))]).axes
+
+
+def test_a_route_has_one_colour_and_demonstrations_are_the_first_bar():
+    far = TaskRows("maze", tuple(replace(r, task="maze") for r in (row("bc", "01", route="right-left"),)), None)
+    near = found(row("bc", "01", route="left-left"), row("flow", "01", route="right-left"))
+    one, other = drawings.routes([near, far]).axes
+    colours = [{text.get_text(): patch.get_facecolor() for text, patch in _legend(axes)} for axes in (one, other)]
+    assert colours[0]["right-left"] == colours[1]["right-left"]
+    assert colours[0]["right-left"] != colours[0]["left-left"]
+    assert [tick.get_text() for tick in one.get_yticklabels()][0] == "demonstrations"
+    assert [bar.get_width() for bar in one.patches if bar.get_y() < -0.5 and bar.get_width()] == [50, 50]
+
+
+def _legend(axes):
+    legend = axes.get_legend()
+    return zip(legend.get_texts(), legend.get_patches(), strict=True)
+
+
+def test_words_tell_how_the_demonstrations_came_about():
+    told = Demonstrated(200, 204, 9000, {"left": 0.45, "over": 0.15, "right": 0.4})
+    text = paragraph([TaskRows("two_routes", (row("bc", "01"),), told)])
+    assert "two_routes: Demonstrations: 200 of 204 attempts; left 45 %, over 15 %, right 40 %." in text
 
 
 def test_tables_hold_the_numbers_of_the_episodes():

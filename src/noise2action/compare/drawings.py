@@ -38,16 +38,26 @@ def kind_of(row: Row) -> str:
 
 def success(tasks: Sequence[TaskRows]) -> Figure:
     """Return success by method with its Wilson interval."""
+    return _bars(tasks, lambda row: row.evaluation.success, scale=100.0, label="success (%)")
+
+
+def score(tasks: Sequence[TaskRows]) -> Figure:
+    """Return the mean score by method, of the tasks in which a score says more than success."""
+    graded = [
+        task for task in tasks if any(r.score != float(r.success) for row in task.rows for r in row.evaluation.results)
+    ]
+    return _bars(graded, lambda row: row.evaluation.score, scale=1.0, label="score")
+
+
+def time_to_success(tasks: Sequence[TaskRows]) -> Figure:
+    """Return the mean time of the successful episodes by method."""
 
     def draw(axes: Axes, rows: Sequence[Row]) -> None:
-        rates = [row.evaluation.success for row in rows]
-        axes.barh(
-            range(len(rows)), [100 * r.value for r in rates], height=0.62, color=[KINDS[kind_of(r)] for r in rows]
-        )
-        _whiskers(axes, rates, scale=100.0)
-        axes.set(xlim=(0, 102), xlabel="success (%)")
+        _dots(axes, rows, [took for row in rows if (took := row.time_to_success)])
+        axes.set(xlabel="time to success (s)")
+        axes.set_xlim(left=0)
 
-    return _panels(tasks, draw, legend=True)
+    return _panels(tasks, draw, keep=lambda row: row.time_to_success is not None, legend=True)
 
 
 def differences(tasks: Sequence[TaskRows]) -> Figure:
@@ -68,9 +78,7 @@ def jerk(tasks: Sequence[TaskRows]) -> Figure:
     """Return the root mean square jerk by method, on a log scale."""
 
     def draw(axes: Axes, rows: Sequence[Row]) -> None:
-        found = [row.evaluation.smoothness["jerk"] for row in rows]
-        axes.scatter([e.value for e in found], range(len(rows)), color=[KINDS[kind_of(r)] for r in rows], zorder=3)
-        _whiskers(axes, found)
+        _dots(axes, rows, [row.evaluation.smoothness["jerk"] for row in rows])
         axes.set(xscale="log", xlabel=f"jerk, RMS ({jerk_unit(_unit(rows))})")
         number_ticks(axes)
 
@@ -208,6 +216,24 @@ def _panels(
             fontsize=FONT,
         )
     return figure
+
+
+def _bars(tasks: Sequence[TaskRows], of: Callable[[Row], Estimate], *, scale: float, label: str) -> Figure:
+    """Return bars from 0 to `scale` of what lies in [0, 1]."""
+
+    def draw(axes: Axes, rows: Sequence[Row]) -> None:
+        found = [of(row) for row in rows]
+        colours = [KINDS[kind_of(row)] for row in rows]
+        axes.barh(range(len(rows)), [scale * e.value for e in found], height=0.62, color=colours)
+        _whiskers(axes, found, scale=scale)
+        axes.set(xlim=(0, 1.02 * scale), xlabel=label)
+
+    return _panels(tasks, draw, legend=True)
+
+
+def _dots(axes: Axes, rows: Sequence[Row], found: Sequence[Estimate]) -> None:
+    axes.scatter([e.value for e in found], range(len(rows)), color=[KINDS[kind_of(r)] for r in rows], zorder=3)
+    _whiskers(axes, found)
 
 
 def _differ(kept: Mapping[str, Sequence[Row]], position: int) -> bool:

@@ -23,6 +23,8 @@ from .settings import BLOCK, FRESH, Place, Settings
 FIGURES: Mapping[str, Callable[[Sequence[TaskRows]], Figure]] = {
     "success": drawings.success,
     "differences": drawings.differences,
+    "score": drawings.score,
+    "time_to_success": drawings.time_to_success,
     "routes": drawings.routes,
     "jerk": drawings.jerk,
     "jumps": drawings.jumps,

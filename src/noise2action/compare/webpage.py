@@ -18,6 +18,8 @@ CAPTIONS: Mapping[str, str] = {
         "Success less that of the control, regression of chunks on the same network, on the same episodes; whisker: "
         "Newcombe's 95 % interval. Right of the line is better than the control."
     ),
+    "score": "Score by method, of tasks in which it says more than success; bar: mean, whisker: 95 % bootstrap interval.",
+    "time_to_success": "Time of the successful episodes; dot: mean, whisker: 95 % bootstrap interval.",
     "routes": "Which of the possible ways the demonstrations and the episodes took, failed episodes included.",
     "jerk": "Jerk of the commanded actions; dot: mean over episodes, whisker: 95 % bootstrap interval.",
     "jumps": (
@@ -52,7 +54,7 @@ def page(
     """Return the page: what was found, tables, figures by name, videos, failures, and how."""
     sections = [("Result", _result(tasks, findings))]
     if "success" in figures:
-        sections.append(("Success", _drawn(figures, "success", "differences")))
+        sections.append(("Success", _drawn(figures, "success", "differences", "score", "time_to_success")))
     sections += [(task.task, _tables(task)) for task in tasks]
     for heading, names in (("Routes", ["routes"]), ("Smoothness", ["jerk", "jumps"]), ("Latency", ["latency"])):
         if any(name in figures for name in names):
