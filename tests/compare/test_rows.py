@@ -42,6 +42,7 @@ def test_methods_share_network_encoder_and_windows_but_for_what_they_are_named_a
     assert {type(policy) for policy in made.values()} == set(get_args(AnyPolicyConfig)) - {LatentDiffusionConfig}
     assert {m.training for m in METHODS.values()} - {None} == set(TRAININGS)
     assert {CONTROL, *GENERATIVE} < set(METHODS)
+    assert not any("," in method.label for method in METHODS.values())
 
 
 def test_solvers_of_one_network_differ_in_sampling_alone():
@@ -60,7 +61,7 @@ def test_a_winner_is_told_apart_from_the_second():
     assert told.won
     assert (told.leader.method.name, told.second.method.name) == ("flow", "bc")
     assert told.lead.success == paired_success([True] * 40, [False] * 30 + [True] * 10)
-    assert verdict_text(told) == "flow matching"
+    assert verdict_text(told) == "Ahead: flow matching"
 
 
 def test_a_lead_within_the_interval_is_a_tie_with_all_that_are_not_told_apart():
@@ -70,7 +71,7 @@ def test_a_lead_within_the_interval_is_a_tie_with_all_that_are_not_told_apart():
     assert not told.won
     assert told.lead.success.difference.low <= 0
     assert [r.method.name for r in told.tied] == ["bc"]
-    assert verdict_text(told) == "tie: flow matching; BC, chunk (control)"
+    assert verdict_text(told) == "Tie of flow matching and BC chunk (control)"
 
 
 def test_a_third_that_is_not_told_apart_ties_though_the_second_does():
@@ -138,7 +139,7 @@ def test_words_follow_the_interval(outcomes, said):
     control = row("bc", "0" * 30 + "1" * 10)
     text = paragraph([found(control, row("flow", outcomes, control=control))])
     assert said in text
-    assert "Not every demonstrated route is taken by BC, chunk (control) (50 % of the routes)" in text
+    assert "Not every demonstrated route is taken by BC chunk (control) (50 % of the routes)" in text
     assert "These are 2 verdicts by 95 % intervals, of which about 0.1 are expected to miss by chance." in text
 
 
@@ -180,7 +181,7 @@ def test_tables_hold_the_numbers_of_the_episodes():
     assert "" not in heads
     rate = wilson(10, 40)
     text = table_markdown([task], protocol="How.")
-    assert f"| BC, chunk (control) | 25.0 % [{100 * rate.low:.1f}, {100 * rate.high:.1f}] | - |" in text
+    assert f"| BC chunk (control) | 25.0 % [{100 * rate.low:.1f}, {100 * rate.high:.1f}] | - |" in text
     assert "Ahead: flow matching." in text
     assert "50 %" in text
     assert "p50 / p99" in text

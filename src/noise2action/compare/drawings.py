@@ -168,7 +168,7 @@ def gallery(pictures: Sequence[tuple[str, Sequence[tuple[int, UInt8[np.ndarray, 
             axes.spines[:].set_color(FAINT)
             axes.set_title(f"seed {episode}", fontsize=FONT - 1, color=INK)
             if j == 0:
-                axes.set_ylabel(label.replace(", ", ",\n"), fontsize=FONT, color=INK)
+                axes.set_ylabel(label.replace(" (", "\n("), fontsize=FONT, color=INK)
     return figure
 
 

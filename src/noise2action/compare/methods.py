@@ -70,7 +70,7 @@ class Method:
 
     name: str
     label: str
-    """What tables and figures say."""
+    """What tables and figures say; without a comma, as labels are listed with commas."""
     training: str | None
     """Which of `TRAININGS` it runs; None for what is not trained and only measured against."""
     sampler: str | None = None
@@ -89,11 +89,11 @@ METHODS: Mapping[str, Method] = {
         Method("demonstrator", "demonstrator", None),
         Method("random", "random actions", None),
         Method("nearest", "nearest neighbour", "nearest"),
-        Method("bc-step", "BC, single step", "bc-step"),
-        Method("bc", "BC, chunk (control)", "bc"),
+        Method("bc-step", "BC single step", "bc-step"),
+        Method("bc", "BC chunk (control)", "bc"),
         Method("bc-gmm", "BC-GMM", "bc-gmm"),
-        Method("ddim", "diffusion, DDIM", "diffusion", "ddim"),
-        Method("dpm-solver++", "diffusion, DPM-Solver++ 2M", "diffusion", "dpm-solver++-2m"),
+        Method("ddim", "diffusion (DDIM)", "diffusion", "ddim"),
+        Method("dpm-solver++", "diffusion (DPM-Solver++ 2M)", "diffusion", "dpm-solver++-2m"),
         Method("flow", "flow matching", "flow"),
     )
 }

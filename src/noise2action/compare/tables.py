@@ -163,7 +163,7 @@ def table_markdown(tasks: Sequence[TaskRows], *, protocol: str) -> str:
     """Return the page for people: what was found, how, and two tables a task."""
     parts = ["# Comparison", paragraph(tasks), protocol]
     for task in tasks:
-        parts += [f"## {task.task}", f"Ahead: {verdict_text(task.verdict)}."]
+        parts += [f"## {task.task}", f"{verdict_text(task.verdict)}."]
         parts += [_markdown(*lines(task, COLUMNS)), _markdown(*lines(task, CLOCKED))]
     return "\n\n".join(parts) + "\n"
 

@@ -95,7 +95,7 @@ def _result(tasks: Sequence[TaskRows], findings: Sequence[str]) -> str:
 
 def _tables(task: TaskRows) -> str:
     heads, rows = lines(task, COLUMNS)
-    parts = [html.table(heads, rows, caption=f"Ahead: {verdict_text(task.verdict)}. 95 % intervals in brackets")]
+    parts = [html.table(heads, rows, caption=f"{verdict_text(task.verdict)}. 95 % intervals in brackets")]
     heads, rows = lines(task, CLOCKED)
     if rows:
         parts.append(html.table(heads, rows, caption="What a plan and a training cost", texts=2))

@@ -9,11 +9,11 @@ from .rows import Row, TaskRows, Verdict, apart
 
 
 def verdict_text(verdict: Verdict | None) -> str:
-    """Return e.g. `flow matching` or `tie: BC-GMM, flow matching`."""
+    """Return e.g. `Ahead: flow matching` or `Tie of BC-GMM and flow matching`."""
     if verdict is None:
-        return "-"
+        return "No policy was trained"
     names = [row.method.label for row in (verdict.leader, *verdict.tied)]
-    return names[0] if verdict.won else f"tie: {'; '.join(names)}"
+    return f"Ahead: {names[0]}" if verdict.won else f"Tie of {listing(names)}"
 
 
 def paragraph(tasks: Sequence[TaskRows]) -> str:
@@ -66,7 +66,7 @@ def _demonstrator(task: TaskRows) -> str:
 
 def _lead(verdict: Verdict | None) -> str:
     if verdict is None:
-        return "No policy was trained."
+        return f"{verdict_text(verdict)}."
     leader = f"{verdict.leader.method.label} ({percent(verdict.leader.evaluation.success)})"
     begun = leader[0].upper() + leader[1:]
     if verdict.second is None or verdict.lead is None:
