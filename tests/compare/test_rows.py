@@ -1,9 +1,11 @@
 """Who wins, who ties, and what the words say of it, on episodes written by hand."""
 
+import io
 from dataclasses import replace
 from typing import get_args
 
 import pytest
+from rich.console import Console
 from stand_in_comparison import row
 
 from noise2action.compare import drawings
@@ -11,7 +13,7 @@ from noise2action.compare.methods import CONTROL, GENERATIVE, METHODS, TRAININGS
 from noise2action.compare.rows import TaskRows, verdict
 from noise2action.compare.stages import Demonstrated
 from noise2action.compare.suites import SUITES, base, experiment
-from noise2action.compare.tables import table_csv, table_markdown
+from noise2action.compare.tables import rich_tables, table_csv, table_markdown
 from noise2action.compare.words import paragraph, verdict_text
 from noise2action.envs.tasks import TASKS
 from noise2action.errors import DataError
@@ -141,6 +143,24 @@ def test_words_follow_the_interval(outcomes, said):
     assert said in text
     assert "Not every demonstrated route is taken by BC chunk (control) (50 % of the routes)" in text
     assert "These are 2 verdicts by 95 % intervals, of which about 0.1 are expected to miss by chance." in text
+
+
+@pytest.mark.parametrize(("width", "heads"), [(80, 3), (110, 4), (140, 6)])
+def test_a_narrow_terminal_has_fewer_columns_and_whole_cells(width, heads):
+    control = row("bc", "0" * 40)
+    task = found(control, row("ddim", "1" * 40, control=control), row("dpm-solver++", "1" * 39 + "0", control=control))
+    results, costs = rich_tables(task, width=width)
+    text = _printed(results, width)
+    assert len(results.columns) >= heads
+    assert "diffusion (DPM-Solver++ 2M)   97.5 % [87.1, 99.6]   +97.5 pp [" in text
+    assert len(text.splitlines()) == 1 + 2 + 3  # a title, the heads with their line, and no cell on two lines
+    assert "diffusion (DPM-Solver++ 2M)" in _printed(costs, width)
+
+
+def _printed(table, width):
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(table)
+    return console.file.getvalue()
 
 
 def test_the_figure_of_scores_has_the_tasks_in_which_a_score_says_more_than_success():

@@ -104,8 +104,8 @@ def main(args: CompareArgs) -> int:
         raise
     console = Console()
     for task in outcome.tasks:
-        for built in rich_tables(task):
-            console.print(built)
+        for built in rich_tables(task, width=console.width):
+            console.print(built, "")
     say(paragraph(outcome.tasks))
     for finding in outcome.findings:
         note(f"failed: {finding}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -115,7 +116,9 @@ COLUMNS: Mapping[str, Callable[[Row], str]] = {
 }
 """Columns for people, of one task."""
 NARROW = {name: COLUMNS[name] for name in ("method", "success", "less control", "p", "score", "routes found", "n")}
-"""Columns that fit a terminal."""
+"""Columns of a terminal, the first most worth the width."""
+GAP = 3
+"""Characters between two columns of a terminal."""
 CLOCKED: Mapping[str, Callable[[Row], str]] = {
     "method": lambda row: row.method.label,
     "sampler": lambda row: row.evaluation.about.sampler,
@@ -146,14 +149,18 @@ def _unit(task: TaskRows) -> str:
     return task.rows[0].evaluation.about.action_unit or "action units"
 
 
-def rich_tables(task: TaskRows) -> list[Table]:
-    """Return a task's tables for the terminal."""
+def rich_tables(task: TaskRows, *, width: int) -> list[Table]:
+    """Return a task's tables for a terminal, each with as many of its columns as `width` characters hold unbroken."""
     found: list[Table] = []
     for title, columns in ((f"{task.task}: {verdict_text(task.verdict)}", NARROW), ("", CLOCKED)):
         heads, rows = lines(task, columns)
-        built = Table(*map(escape, heads), title=escape(title) or None, title_justify="left")
+        needed = [max(map(len, [*head.split(), *cells])) for head, *cells in zip(heads, *rows, strict=True)]
+        kept = [k for k in range(len(heads)) if sum(needed[: k + 1]) + GAP * k <= width]
+        built = Table(title=escape(title) or None, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for k in kept:
+            built.add_column(escape(heads[k]), min_width=needed[k])
         for row in rows:
-            built.add_row(*map(escape, row))
+            built.add_row(*(escape(row[k]) for k in kept))
         if rows:
             found.append(built)
     return found
