@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,6 +19,8 @@ ROW = 0.27
 """Height of a row in inches."""
 FURTHER = (*PALETTE[2:6], "#F0E442", "#332288", "#8C510A")
 """Colours of routes that have none of their own."""
+JOINTS: Mapping[str, bool] = {"within chunks": False, "between chunks": True}
+"""Jumps of the action by where they are, and whether their dots are filled."""
 KINDS: Mapping[str, str] = {
     "not learned": PALETTE[6],
     "cloning and look-up": PALETTE[5],
@@ -94,7 +97,7 @@ def jumps(tasks: Sequence[TaskRows]) -> Figure:
     """Return the mean jump where chunks join (filled) and within chunks (open)."""
 
     def draw(axes: Axes, rows: Sequence[Row]) -> None:
-        for name, filled in (("within_jump", False), ("boundary_jump", True)):
+        for name, filled in zip(("within_jump", "boundary_jump"), JOINTS.values(), strict=True):
             known = [(k, e, KINDS[kind_of(r)]) for k, r in enumerate(rows) if (e := r.evaluation.smoothness.get(name))]
             axes.scatter(
                 [e.value for _, e, _ in known],
@@ -102,11 +105,12 @@ def jumps(tasks: Sequence[TaskRows]) -> Figure:
                 edgecolors=[colour for _, _, colour in known],
                 facecolors=[colour if filled else "none" for _, _, colour in known],
                 zorder=3,
+                clip_on=False,
             )
         axes.set(xlabel=f"jump of the action ({_unit(rows)})")
         axes.set_xlim(left=0)
 
-    return _panels(tasks, draw, keep=lambda row: row.learned, legend=True)
+    return _panels(tasks, draw, keep=lambda row: row.learned, legend=True, marks=JOINTS)
 
 
 def routes(tasks: Sequence[TaskRows]) -> Figure:
@@ -180,10 +184,12 @@ def _panels(
     legend: bool = False,
     below: float = 0.0,
     above: Sequence[str] = (),
+    marks: Mapping[str, bool] = MappingProxyType({}),
 ) -> Figure:
     """Return a figure with a panel a task, of the rows to keep; the names of methods stand on the left of each line.
 
-    `below` is further height (in) of a panel; `above` names lines above those of the methods, at -1 and up.
+    `below` is further height (in) of a panel; `above` names lines above those of the methods, at -1 and up;
+    `marks` are dots for the legend, filled or not.
     """
     kept = {task.task: [row for row in task.rows if keep(row)] for task in tasks}
     kept = {task: rows for task, rows in kept.items() if rows}
@@ -207,10 +213,14 @@ def _panels(
         handles = [
             figure.axes[0].scatter([], [], color=colour, label=name) for name, colour in KINDS.items() if name in used
         ]
+        handles += [
+            figure.axes[0].scatter([], [], edgecolors=INK, facecolors=INK if filled else "none", label=name)
+            for name, filled in marks.items()
+        ]
         figure.legend(
             handles=handles,
             loc="outside lower center",
-            ncols=2 if across == 1 else len(used),
+            ncols=2 if across == 1 else len(handles),
             frameon=False,
             labelcolor=INK,
             fontsize=FONT,
