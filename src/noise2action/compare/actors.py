@@ -58,7 +58,7 @@ def demonstration(task: Task, seed: int, episode: int) -> EpisodeResult:
 
 
 class LastFrame(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Keeps the last frame of a failed episode by its seed, for the first few of them."""
+    """Keeps the last frame of a failed episode by its seed, for the few lowest seeds: early ends are no better kept."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], kept: dict[int, Any]) -> None:
         super().__init__(env)
@@ -72,6 +72,9 @@ class LastFrame(gymnasium.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:  # noqa: ANN401 - gymnasium's interface
         """Return what the environment returns."""
         observation, reward, terminated, truncated, info = super().step(action)
-        if (terminated or truncated) and not info.get("success", True) and len(self._kept) < FAILURES:
+        failed = (terminated or truncated) and not info.get("success", True)
+        if failed and (len(self._kept) < FAILURES or self._seed < max(self._kept)):
             self._kept[self._seed] = self.env.render()
+            for seed in sorted(self._kept)[FAILURES:]:
+                del self._kept[seed]
         return observation, reward, terminated, truncated, info

@@ -83,7 +83,7 @@ def caption(text: str, width: int, colour: str) -> UInt8[np.ndarray, "strip widt
 
 
 def failures(settings: Settings, place: Place, method: Method) -> list[tuple[int, Frame]]:
-    """Return (seed, last frame) of the first few failed episodes of a method's first training."""
+    """Return (seed, last frame) of a method's failures with the lowest seeds, in its first training."""
     found: dict[int, Frame] = {}
     for block in settings.blocks:
         path = place.block(method.name, settings.seed, block[0]).with_suffix(".npz")

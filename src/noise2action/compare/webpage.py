@@ -117,4 +117,4 @@ def _failures(shown: Shown) -> str:
         return ""
     data = base64.b64encode(shown.failures).decode()
     image = f'<img alt="last frames" style="max-width:100%" src="data:image/png;base64,{data}"/>'
-    return html.figure(image, f"{shown.task}: the last frames of the first failed episodes, with their seeds")
+    return html.figure(image, f"{shown.task}: the last frames of the failed episodes with the lowest seeds")
