@@ -17,6 +17,7 @@ from noise2action.commands import compare as command
 from noise2action.commands.compare import CompareArgs, settings_of
 from noise2action.compare import stages
 from noise2action.compare.methods import METHODS
+from noise2action.compare.outputs import protocol
 from noise2action.compare.run import Outcome, run
 from noise2action.compare.settings import FRESH, Place
 from noise2action.envs import tasks
@@ -126,6 +127,13 @@ def test_episodes_that_are_there_are_not_run_again(whole, tmp_path, monkeypatch)
     compared(tiny(record=1), tmp_path)
     assert len(calls) == 9  # nothing is left to do
     assert table(tmp_path) == table(whole[0])
+
+
+def test_the_protocol_tells_of_the_methods_that_were_compared():
+    said = {"demonstrator": "The demonstrator sees the whole state", "random": "Random actions are uniform"}
+    for methods in (("bc",), ("bc", "random"), ("demonstrator", "random", "bc")):
+        text = protocol(tiny(methods=methods), command="n2a compare")
+        assert {name for name, words in said.items() if words in text} == set(methods) - {"bc"}
 
 
 def test_off_a_terminal_each_piece_of_work_is_a_line(tmp_path, capsys):

@@ -31,6 +31,11 @@ FIGURES: Mapping[str, Callable[[Sequence[TaskRows]], Figure]] = {
     "latency": drawings.latency,
 }
 """Figures by file name."""
+BESIDE: Mapping[str, str] = {
+    "demonstrator": "The demonstrator sees the whole state and cannot win. ",
+    "random": "Random actions are uniform in the allowed range. ",
+}
+"""What is said of methods that are not trained, where they are compared."""
 
 
 def environment(command: str) -> dict[str, Any]:
@@ -62,13 +67,13 @@ def protocol(settings: Settings, *, command: str) -> str:
     elif settings.train_minutes is not None:
         budget = f"{settings.train_minutes:g} minutes"
     trained = f"{settings.seeds} trainings" if settings.seeds > 1 else "one training"
+    beside = "".join(BESIDE[method.name] for method in settings.compared if method.name in BESIDE)
     machine = environment(command)
     packages = ", ".join(f"{name} {found}" for name, found in machine["packages"].items())
     return (
         f"{shown[0].upper()}{shown[1:]}, the same for every method, as are windows, encoder, backbone and budget "
         f"({budget}); {trained} a method, {settings.episodes} fresh episodes a training (seeds {FRESH} to {last}), the "
-        f"same for every method, in blocks of {BLOCK}. The demonstrator sees the whole state and "
-        "cannot win. Random actions are uniform in the allowed range. "
+        f"same for every method, in blocks of {BLOCK}. {beside}"
         "Brackets are 95 % intervals: Wilson's for success, BCa bootstrap over episodes for means, Newcombe's for "
         "paired differences of success; p is McNemar's exact test. A policy wins a task where, "
         "against every policy of another training, the paired interval of its success excludes zero and p < 0.05. "
