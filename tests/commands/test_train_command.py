@@ -24,7 +24,14 @@ SENTENCES = pytest.mark.skipif(importlib.util.find_spec("sentence_transformers")
     ("recipe", "flags", "said"),
     [
         ("pusht_image", ["--policy.encoder.vision", "vit"], "expected images that divide by the patch of 16 px"),
-        ("pusht_image", ["--policy.encoder.crop.height", "97"], "expected a crop inside 96 x 96, got 97 x 84"),
+        (
+            "pusht_image",
+            [
+                *("--policy.encoder.crop", "crop_size"),
+                *("--policy.encoder.crop.height", "97", "--policy.encoder.crop.width", "84"),
+            ],
+            "expected a crop inside 96 x 96, got 97 x 84",
+        ),
         (
             "two_routes_text",
             ["--policy.encoder.text", "null"],

@@ -19,6 +19,7 @@ from noise2action.envs.tasks import TASKS
 from noise2action.errors import DataError
 from noise2action.evaluate.statistics import paired_success, wilson
 from noise2action.policies import AnyPolicyConfig, DiffusionConfig, LatentDiffusionConfig, NearestConfig
+from noise2action.recipes import find
 
 
 def found(*rows):
@@ -30,6 +31,15 @@ def test_every_task_of_a_suite_exists_and_has_a_diffusion_policy():
     for name in SUITES["all"]:
         assert experiment(name).task == name
         assert experiment(name).train.minutes is None
+
+
+def test_pictures_of_pusht_are_learnt_by_the_recipe_that_has_an_encoder_for_them():
+    found, state = experiment("pusht@image:224"), experiment("pusht")
+    assert found.task == "pusht@image:224"
+    assert (found.policy, found.data) == (find("pusht_image").policy, find("pusht_image").data)
+    assert found.policy.encoder != state.policy.encoder
+    assert found.train.minutes is None
+    assert experiment("maze@top:96").policy == experiment("maze").policy
 
 
 def test_methods_share_network_encoder_and_windows_but_for_what_they_are_named_after():

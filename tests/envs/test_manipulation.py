@@ -317,8 +317,8 @@ def test_a_seed_fixes_the_pictures() -> None:
         ("grasp_seen@corner2:8", "expected a size of 16 to 1024 pixels"),
         ("grasp_seen@corner2:big", "expected a size"),
         ("grasp_seen@corner2+corner2", "each camera once"),
-        ("grasp_seen@", "expected a camera"),
-        ("two_routes@corner2", "expected a manipulation task before '@'"),
+        ("grasp_seen@", r"expected cameras of .*, got '': write grasp_seen@table:96"),
+        ("gentle_firm@corner2", "expected a task with cameras before '@'"),
         ("grasp_sen@corner2", "did you mean"),
     ],
 )

@@ -15,8 +15,9 @@ from shapely.ops import unary_union
 from noise2action.data.augment import mirrored
 from noise2action.data.episodes import Episodes
 from noise2action.envs.episode import record
-from noise2action.envs.pusht import MAX_STEPS, PushT, PushTImage
+from noise2action.envs.pusht import MAX_STEPS, PushT
 from noise2action.envs.pusht_planner import BAR, GOAL, STEM, demonstrate, driver
+from noise2action.envs.tasks import find as find_task
 from noise2action.errors import TaskError
 from noise2action.recipes import find
 
@@ -133,7 +134,7 @@ def test_human_actions_replay_to_the_recorded_states(real_data) -> None:
 def test_the_camera_shows_what_the_recorded_images_show(real_data) -> None:
     source = real_data / "pusht_cchi_v7_zarr" / "pusht_cchi_v7_replay.zarr"
     stored = zarr.open_group(str(source), mode="r", zarr_format=2)
-    env = PushTImage()
+    env = find_task("pusht_image").make()
     for step in (0, 500, 20_000):
         seen, _ = env.reset(options={"state": stored["data/state"][step]})
         recorded = stored["data/img"][step]
@@ -144,7 +145,7 @@ def test_the_camera_shows_what_the_recorded_images_show(real_data) -> None:
 
 
 def test_the_picture_of_a_reflected_layout_is_the_reflected_picture() -> None:
-    env, mirror = PushTImage(), find("pusht_image").data.mirror
+    env, mirror = find_task("pusht_image").make(), find("pusht_image").data.mirror
     state = np.array([[100.0, 330.0, 300.0, 180.0, 0.6]])
     there = {"agent_position": state[:, :2], "block_position": state[:, 2:4], "block_angle": state[:, 4:]}
     image = env.reset(options={"state": state[0]})[0]["image"]

@@ -14,7 +14,9 @@ from noise2action.envs.episode import record, split_seed
 from noise2action.envs.tasks import TASKS, Task, find
 from noise2action.errors import MissingExtraError, TaskError
 
-tasks = pytest.mark.parametrize("task", list(TASKS.values()), ids=list(TASKS))
+SEEN = {name: find(name) for name in ("maze@top:96", "obstacles@top:96", "two_routes@top:96")}
+EVERY = TASKS | SEEN
+tasks = pytest.mark.parametrize("task", list(EVERY.values()), ids=list(EVERY))
 BIG = 2**63 - 1
 
 
@@ -143,6 +145,62 @@ def test_the_demonstrator_acts_in_evaluated_layouts_too(task: Task) -> None:
     made = [record(env, seed, task.demonstrator(env, np.random.default_rng(seed))) for seed in range(2)]
     assert any(episode.success for episode in made)
     assert np.array_equal(made[0].actions, record(env, 0, task.demonstrator(env, np.random.default_rng(0))).actions)
+
+
+@pytest.mark.parametrize("size", [96, 224])
+@pytest.mark.parametrize(
+    ("plain", "camera", "told"),
+    [
+        ("pusht", "image", ["agent_position"]),
+        ("maze", "top", ["position", "velocity", "goal"]),
+        ("obstacles", "top", ["position", "velocity"]),
+        ("two_routes", "top", ["position", "velocity"]),
+    ],
+)
+def test_a_picture_replaces_what_only_a_simulator_knows(plain: str, camera: str, told: list[str], size: int) -> None:
+    task, blind = find(f"{plain}@{camera}:{size}"), find(plain)
+    assert [f.name for f in task.schema.observations] == [camera, *told]
+    actions = actions_of(task, 8)
+    pictures = []
+    # It is the same episode, of which the picture tells where things are.
+    for a, b in zip(rollout(task.make(), actions, 3)[0], rollout(blind.make(), actions, 3)[0], strict=True):
+        assert all(np.array_equal(a[name], b[name]) for name in told)
+        pictures.append(a[camera])
+    assert all(picture.shape == (size, size, 3) and picture.dtype == np.uint8 for picture in pictures)
+    assert len({picture.tobytes() for picture in pictures}) == 9
+    assert not np.array_equal(task.make().reset(seed=4)[0][camera], pictures[0])
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_who_demonstrates_knows_what_the_picture_shows(name: str) -> None:
+    seen, blind = find(name).demonstrate(3), find(name.partition("@")[0]).demonstrate(3)
+    np.testing.assert_array_equal(seen.actions, blind.actions)
+
+
+def test_pusht_image_is_pusht_seen_at_96_pixels() -> None:
+    one, other = find("pusht_image"), find("pusht@image")
+    assert one.schema == other.schema == find("pusht@image:96").schema
+    a, b = one.make().reset(seed=1)[0], other.make().reset(seed=1)[0]
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("maze@table:96", "expected cameras of top, got 'table': write maze@top:96"),
+        ("pusht@top", "expected cameras of image, got 'top': write pusht@image:96"),
+        ("obstacles@", "expected cameras of top, got ''"),
+        ("two_routes@top+top", "each camera once"),
+        ("maze@top:15", r"16 to 1024 pixels after ':', got '15': write maze@top:96"),
+        ("maze@top:1025", "16 to 1024 pixels"),
+        ("pusht@image:-96", "16 to 1024 pixels"),
+        ("pusht_image@image:96", r"a task with cameras before '@', got 'pusht_image'.*did you mean 'pusht'"),
+        ("two_routes_goal@top:96", "a task with cameras before '@'"),
+    ],
+)
+def test_a_wrong_view_is_named(name: str, said: str) -> None:
+    with pytest.raises(TaskError, match=said):
+        find(name)
 
 
 def test_unknown_task_and_negative_seed() -> None:

@@ -138,7 +138,7 @@ def _module(place: str) -> ModuleType:
         return importlib.import_module(place) if file is None else _executed(file)
     except Noise2ActionError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"expected a module that can be imported, got {told(error)}: correct {place}, or install what it needs"
         ) from error

@@ -22,7 +22,8 @@ class Generate:
     env: Annotated[str, tyro.conf.Positional]
     """two_routes, two_routes_goal, two_routes_text, gentle_firm, maze, obstacles, pusht, pusht_image, grasp_seen,
     grasp_novel, push_block, insert_peg, open_drawer, assembly, grasp_seen_post or push_block_post; the last eight also
-    through cameras: grasp_seen@table:96, grasp_seen@table+gripperPOV:224."""
+    through cameras: grasp_seen@table:96, grasp_seen@table+gripperPOV:224; and from above: two_routes@top:96,
+    maze@top:96, obstacles@top:96, pusht@image:224."""
     out: Path
     """Data set to write; the suffix chooses the format: .zarr, .zarr.zip, .npz or .episodes."""
     episodes: int = 200

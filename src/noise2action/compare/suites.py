@@ -27,7 +27,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "all": (*NAVIGATION, *PUSHT, *MANIPULATION),
 }
 """Tasks by suite, in the order in which they run."""
-STEPS = {"pusht": 24_000}
+STEPS = {"pusht": 24_000, "pusht_image": 16_000}
 """Optimiser steps where a recipe states minutes: with a budget in steps a table can be repeated to the bit."""
 
 
@@ -40,7 +40,7 @@ def tasks_of(suite: str) -> tuple[str, ...]:
 
 def experiment(name: str) -> Experiment:
     """Return how a task is learned: by its first recipe, through cameras as well; several train side by side."""
-    plain = name.partition("@")[0]
+    plain = "pusht_image" if name.startswith("pusht@") else name.partition("@")[0]
     found = next(recipe for make in RECIPES.values() if (recipe := make()).task == plain)
     steps = found.train.steps if found.train.minutes is None else STEPS[plain]
     return replace(found, task=name, train=replace(found.train, steps=steps, minutes=None, threads=1))

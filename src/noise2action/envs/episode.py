@@ -54,6 +54,15 @@ def observation_space(schema: Schema) -> spaces.Space[Observation]:
     return cast(spaces.Space[Observation], space)
 
 
+def observed(
+    schema: Schema, state: Mapping[str, NDArray[Any]], picture: Callable[[int], NDArray[np.uint8]]
+) -> Observation:
+    """Return the schema's observations: copies of what `state` has of them, and `picture(size)` for what it has not."""
+    return {
+        f.name: state[f.name].astype(f.dtype) if f.name in state else picture(f.shape[0]) for f in schema.observations
+    }
+
+
 def checked_action(action: ArrayLike, feature: Feature) -> NDArray[np.float64]:
     """Return `action` in float64, each element limited to the legal range as a motor driver limits it.
 

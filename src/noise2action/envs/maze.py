@@ -8,6 +8,7 @@ The physics is that of gymnasium-robotics' PointMaze, whose ball and map convent
 **Source:** Fu et al. 2020 (D4RL), maze2d; de Lazcano et al. 2023 (Gymnasium-Robotics).
 """
 
+from collections.abc import Callable
 from copy import copy
 from functools import cache
 from importlib.util import find_spec
@@ -28,6 +29,7 @@ from .episode import (
     check_asked,
     checked_action,
     observation_space,
+    observed,
     record,
     split_seed,
 )
@@ -117,19 +119,26 @@ def _compiled() -> Any:  # noqa: ANN401 - mujoco is optional
     return spec.compile()
 
 
+@cache
+def _renderer(size: int) -> Renderer:
+    """Return what draws every maze of this process: where ball and goal are is in an environment's data."""
+    return Renderer(_compiled(), camera=CAMERA, size=size)
+
+
 class Maze(Env[Observation, NDArray[np.float32]]):
     """The ball in the maze; an action [2] is the force on it, in units of 100 N, held for 0.1 s.
 
     Success is to come within 0.3 m of the goal, which ends the episode; the score is 1 then, else 0. `info["route"]`
     names the sides on which the walls were passed, the later passage counts: "left-right" for the left of the first and
-    the right of the second wall, "none" before both.
+    the right of the second wall, "none" before both. An image in `schema` is the maze from above.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": int(CONTROL_HZ)}  # noqa: RUF012 - gymnasium's interface
 
-    def __init__(self, *, layouts: Layouts = "evaluation", size: int = 256) -> None:
+    def __init__(self, schema: Schema = SCHEMA, *, layouts: Layouts = "evaluation", size: int = 256) -> None:
         self.render_mode = "rgb_array"
-        self.observation_space = observation_space(SCHEMA)
+        self._schema = schema
+        self.observation_space = observation_space(schema)
         self.action_space = box(SCHEMA.action)
         self._layouts: Layouts = layouts
         self._size = size
@@ -137,7 +146,6 @@ class Maze(Env[Observation, NDArray[np.float32]]):
         # Each has its own, in which its goal is.
         self.model = copy(_compiled())
         self.data = self._library.MjData(self.model)
-        self._renderer: Renderer | None = None
         self._goal = GOAL
         self._steps = 0
         self._sides = ["none", "none"]
@@ -178,7 +186,7 @@ class Maze(Env[Observation, NDArray[np.float32]]):
 
     def _observation(self) -> Observation:
         state = {"position": self.data.qpos, "velocity": self.data.qvel, "goal": self._goal}
-        return {name: value.astype(np.float32) for name, value in state.items()}
+        return observed(self._schema, state, self._picture)
 
     def _info(self, *, success: bool) -> dict[str, Any]:
         route = "none" if "none" in self._sides else "-".join(self._sides)
@@ -186,15 +194,10 @@ class Maze(Env[Observation, NDArray[np.float32]]):
 
     def render(self) -> NDArray[np.uint8]:
         """Return the maze from above as uint8 [size, size, 3]: walls, ball and goal."""
-        if self._renderer is None:
-            self._renderer = Renderer(self.model, camera=CAMERA, size=self._size)
-        return self._renderer.picture(self.data)
+        return self._picture(self._size)
 
-    def close(self) -> None:
-        """Free the renderer."""
-        if self._renderer is not None:
-            self._renderer.close()
-        self._renderer = None
+    def _picture(self, size: int) -> NDArray[np.uint8]:
+        return _renderer(size).picture(self.data)
 
 
 AHEAD = 0.5
@@ -219,7 +222,7 @@ class Driver:
 
     def act(self, observation: Observation) -> NDArray[np.float32]:
         """Return the action [2] that follows."""
-        seen = {name: value.astype(np.float64) for name, value in observation.items()}
+        seen = {name: observation[name].astype(np.float64) for name in ("position", "velocity", "goal")}
         if self._pursuit is None:
             way = self._way(seen["position"], seen["goal"])
             speed = self._rng.uniform(*SPEEDS)
@@ -241,8 +244,8 @@ def demonstrator(env: Env[Observation, NDArray[np.float32]], rng: np.random.Gene
     return Driver(rng).act
 
 
-def demonstrate(seed: int) -> Demonstration:
+def demonstrate(seed: int, *, make: Callable[..., Maze] = Maze) -> Demonstration:
     """Return one demonstrated episode; `seed` fixes the layout and, independently, the route and the hand."""
     layout, rng = split_seed(seed)
-    env = Maze(layouts="training")
+    env = make(layouts="training")
     return record(env, layout, demonstrator(env, rng))

@@ -5,6 +5,7 @@ posts or on the right: the average of two such ways goes through a post. Puck, w
 `two_routes`; what the layout draws is observed.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from gymnasium import Env
 from numpy.typing import ArrayLike, NDArray
 
+from ..errors import TaskError
 from ..schema import Feature, Schema
 from .episode import (
     Act,
@@ -21,6 +23,7 @@ from .episode import (
     check_asked,
     checked_action,
     observation_space,
+    observed,
     record,
     split_seed,
 )
@@ -61,14 +64,16 @@ class Obstacles(Env[Observation, NDArray[np.float32]]):
     """The puck among the posts; an action is the velocity (m/s) that it is told, as in `two_routes`.
 
     Success is to reach the goal; touching a post or a wall ends the episode as a failure. `info["route"]` is one of
-    `ROUTES`, "none" before the row is passed. The score is 1 on success, else 0.
+    `ROUTES`, "none" before the row is passed. The score is 1 on success, else 0. An image in `schema` is what
+    `render()` draws.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": int(CONTROL_HZ)}  # noqa: RUF012 - gymnasium's interface
 
-    def __init__(self, *, layouts: Layouts = "evaluation", size: int = 256) -> None:
+    def __init__(self, schema: Schema = SCHEMA, *, layouts: Layouts = "evaluation", size: int = 256) -> None:
         self.render_mode = "rgb_array"
-        self.observation_space = observation_space(SCHEMA)
+        self._schema = schema
+        self.observation_space = observation_space(schema)
         self.action_space = box(SCHEMA.action)
         self._layouts: Layouts = layouts
         self._size = size
@@ -110,9 +115,14 @@ class Obstacles(Env[Observation, NDArray[np.float32]]):
         info = self._info(success=slide.reached)
         return self._observation(), float(slide.reached), terminated, truncated, info
 
-    def _observation(self) -> Observation:
+    @property
+    def state(self) -> Observation:
+        """The whole state by feature name, float32, whether or not it is observed."""
         state = {"position": self._trail[-1], "velocity": self._velocity, "posts": self._posts.ravel()}
         return {name: value.astype(np.float32) for name, value in state.items()}
+
+    def _observation(self) -> Observation:
+        return observed(self._schema, self.state, self._picture)
 
     def _info(self, *, success: bool) -> dict[str, Any]:
         route = "none" if "none" in self._passed else "-".join(self._passed)
@@ -120,7 +130,10 @@ class Obstacles(Env[Observation, NDArray[np.float32]]):
 
     def render(self) -> NDArray[np.uint8]:
         """Return the scene from above as uint8 [size, size, 3]: posts, goal, puck and the way it came."""
-        return picture(self._size, goal=GOAL, trail=self._trail, posts=self._posts, radius=POST_RADIUS)
+        return self._picture(self._size)
+
+    def _picture(self, size: int) -> NDArray[np.uint8]:
+        return picture(size, goal=GOAL, trail=self._trail, posts=self._posts, radius=POST_RADIUS)
 
 
 AHEAD = 0.08
@@ -143,12 +156,12 @@ class Driver:
 
     def act(self, observation: Observation) -> NDArray[np.float32]:
         """Return the velocity [2] (m/s) that follows."""
-        seen = {name: value.astype(np.float64) for name, value in observation.items()}
+        position = observation["position"].astype(np.float64)
         if self._pursuit is None:
-            way = self._way(seen["position"], seen["posts"].reshape(3, 2))
+            way = self._way(position, observation["posts"].astype(np.float64).reshape(3, 2))
             speed = self._rng.uniform(*SPEEDS)
             self._pursuit = Pursuit(way, ahead=AHEAD, speed=speed, tremor=TREMOR, rng=self._rng)
-        return self._pursuit.velocity(seen["position"]).clip(-TOP_SPEED, TOP_SPEED).astype(np.float32)
+        return self._pursuit.velocity(position).clip(-TOP_SPEED, TOP_SPEED).astype(np.float32)
 
     def _way(self, start: NDArray[np.float64], posts: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the corners [6, 2] of the route: straight past the first post, and straight past the row."""
@@ -163,13 +176,16 @@ class Driver:
 
 
 def demonstrator(env: Env[Observation, NDArray[np.float32]], rng: np.random.Generator) -> Act:
-    """Return one demonstrator, its choices drawn from `rng`."""
-    del env
-    return Driver(rng).act
+    """Return one demonstrator of `Obstacles`, its choices drawn from `rng`; it knows the posts, observed or not."""
+    among = env.unwrapped
+    if not isinstance(among, Obstacles):
+        raise TaskError(f"expected an environment of obstacles to demonstrate in, got {among}: make one of the task")
+    driver = Driver(rng)
+    return lambda seen: driver.act({**among.state, **seen})
 
 
-def demonstrate(seed: int) -> Demonstration:
+def demonstrate(seed: int, *, make: Callable[..., Obstacles] = Obstacles) -> Demonstration:
     """Return one demonstrated episode; `seed` fixes the layout and, independently, the route and the hand."""
     layout, rng = split_seed(seed)
-    env = Obstacles(layouts="training")
+    env = make(layouts="training")
     return record(env, layout, demonstrator(env, rng))

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import MissingExtraError, TaskError
 from ..schema import Feature, Schema
-from .episode import Observation, box, checked_action, observation_space
+from .episode import Observation, box, checked_action, observation_space, observed
 
 CONTROL_HZ = 10.0
 MAX_STEPS = 300
@@ -29,17 +29,6 @@ SCHEMA = Schema(
     ),
     action=Feature("action", (2,), unit="px", low=0.0, high=512.0),
 )
-
-
-IMAGE_SIZE = 96
-IMAGE_SCHEMA = Schema(
-    observations=(
-        Feature("image", (IMAGE_SIZE, IMAGE_SIZE, 3), kind="image", dtype="uint8"),
-        Feature("agent_position", (2,), unit="px"),
-    ),
-    action=SCHEMA.action,
-)
-"""What the camera above the table and the finger's own joints tell; where the block is, only the picture shows."""
 
 
 @runtime_checkable
@@ -126,17 +115,19 @@ def place(sim: Simulator, state: ArrayLike) -> None:
 
 
 class PushT(Env[Observation, NDArray[np.float32]]):
-    """PushT with the observations of `SCHEMA`; the action is the finger's target position (px).
+    """PushT with the observations of `schema`; the action is the finger's target position (px).
 
     The score is `min(1, coverage / 0.95)`, the maximum over the episode; an episode ends with success once the block
-    covers 95 % of its outline, or after 300 steps. `reset(options={"state": [5]})` sets a state instead of a layout.
+    covers 95 % of its outline, or after 300 steps. `reset(options={"state": [5]})` sets a state instead of a layout. An
+    image in `schema` is the table from above.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": int(CONTROL_HZ)}  # noqa: RUF012 - gymnasium's interface
 
-    def __init__(self, *, size: int = 256) -> None:
+    def __init__(self, schema: Schema = SCHEMA, *, size: int = 256) -> None:
         self.render_mode = "rgb_array"
-        self.observation_space = observation_space(SCHEMA)
+        self._schema = schema
+        self.observation_space = observation_space(schema)
         self.action_space = box(SCHEMA.action)
         self.sim = simulator(size)
         self._steps = 0
@@ -179,22 +170,13 @@ class PushT(Env[Observation, NDArray[np.float32]]):
         self.sim.close()
 
     def _observation(self) -> Observation:
-        state = self.sim.get_obs().astype(np.float32)
-        return {"agent_position": state[:2], "block_position": state[2:4], "block_angle": state[4:]}
+        numbers = self.sim.get_obs()
+        state = {"agent_position": numbers[:2], "block_position": numbers[2:4], "block_angle": numbers[4:]}
+        return observed(self._schema, state, self._picture)
+
+    def _picture(self, size: int) -> NDArray[np.uint8]:
+        screen = self.sim._draw()  # pyright: ignore[reportPrivateUsage]
+        return self.sim._get_img(screen, size, size)  # pyright: ignore[reportPrivateUsage]
 
     def _info(self, *, success: bool) -> dict[str, Any]:
         return {"success": success, "score": self._score}
-
-
-class PushTImage(PushT):
-    """PushT with the observations of `IMAGE_SCHEMA`: a picture of 96 x 96 pixels instead of the block's pose."""
-
-    def __init__(self, *, size: int = 256) -> None:
-        super().__init__(size=size)
-        self.observation_space = observation_space(IMAGE_SCHEMA)
-
-    def _observation(self) -> Observation:
-        position = self.sim.get_obs()[:2].astype(np.float32)
-        screen = self.sim._draw()  # pyright: ignore[reportPrivateUsage]
-        picture = self.sim._get_img(screen, IMAGE_SIZE, IMAGE_SIZE)  # pyright: ignore[reportPrivateUsage]
-        return {"image": picture, "agent_position": position}

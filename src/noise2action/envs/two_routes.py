@@ -25,6 +25,7 @@ from .episode import (
     check_asked,
     checked_action,
     observation_space,
+    observed,
     record,
     split_seed,
 )
@@ -86,7 +87,8 @@ class TwoRoutes(Env[Observation, NDArray[np.float32]]):
 
     Success is to reach the goal, by the route that is told if one is; touching the post or a wall ends the episode as a
     failure. `info["route"]` says on which side the puck passed the post: "left", "right", or "none" before that. The
-    score is 1 on success, else 0. `tell` draws what an episode asks for; `reset(options=...)` is handed on to it.
+    score is 1 on success, else 0. `tell` draws what an episode asks for; `reset(options=...)` is handed on to it. An
+    image in `schema` that is not told is what `render()` draws.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": int(CONTROL_HZ)}  # noqa: RUF012 - gymnasium's interface
@@ -99,6 +101,7 @@ class TwoRoutes(Env[Observation, NDArray[np.float32]]):
         size: int = 256,
     ) -> None:
         self.render_mode = "rgb_array"
+        self._schema = schema
         self.observation_space = observation_space(schema)
         self.action_space = box(schema.action)
         self.size = size
@@ -135,11 +138,8 @@ class TwoRoutes(Env[Observation, NDArray[np.float32]]):
         return self._observation(), float(success), terminated, truncated, self._info(success=success)
 
     def _observation(self) -> Observation:
-        return {
-            "position": self._trail[-1].astype(np.float32),
-            "velocity": self._velocity.astype(np.float32),
-            **{name: value.copy() for name, value in self._told.observations.items()},
-        }
+        state = {"position": self._trail[-1], "velocity": self._velocity, **self._told.observations}
+        return observed(self._schema, state, self._picture)
 
     def _info(self, *, success: bool) -> dict[str, Any]:
         info = {"success": success, "score": float(success), "route": self._route}
@@ -150,8 +150,11 @@ class TwoRoutes(Env[Observation, NDArray[np.float32]]):
 
         Where words say which side, a dot marks each side that they allow.
         """
+        return self._picture(self.size)
+
+    def _picture(self, size: int) -> NDArray[np.uint8]:
         sides = () if self._told.instruction is None else SIDES if self._told.route is None else (self._told.route,)
-        return picture(self.size, goal=self._told.goal, trail=self._trail, sides=sides)
+        return picture(size, goal=self._told.goal, trail=self._trail, sides=sides)
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,8 +275,8 @@ def demonstrator(env: Env[Observation, NDArray[np.float32]], rng: np.random.Gene
     return Driver(rng).act
 
 
-def demonstrate(seed: int) -> Demonstration:
+def demonstrate(seed: int, *, make: Callable[[], TwoRoutes] = TwoRoutes) -> Demonstration:
     """Return one demonstrated episode; `seed` fixes the layout and, independently, the side and the hand."""
     layout, rng = split_seed(seed)
-    env = TwoRoutes()
+    env = make()
     return record(env, layout, demonstrator(env, rng))

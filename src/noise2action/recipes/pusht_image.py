@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ..encoders.fuse import EncoderConfig
-from ..encoders.image import CropSize
+from ..encoders.image import CropRatio
 from ..nets import MLPConfig
 from ..policies import DiffusionConfig, PolicySpec
 from ..train.config import TrainConfig
@@ -18,7 +18,7 @@ def pusht_image() -> Experiment:
         policy=DiffusionConfig(
             spec=PolicySpec(obs_steps=2, horizon=16, stride=6, control_hz=10.0),
             net=MLPConfig(width=512, blocks=3, expansion=2, condition_width=256),
-            encoder=EncoderConfig(crop=CropSize(84, 84)),
+            encoder=EncoderConfig(crop=CropRatio(0.875)),
             draws=8,
         ),
         data=DataConfig(
