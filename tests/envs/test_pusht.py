@@ -64,6 +64,8 @@ def test_a_state_is_set_exactly() -> None:
     np.testing.assert_array_equal(np.concatenate(list(observation.values())), np.array(state, np.float32))
     with pytest.raises(TaskError, match="finite state"):
         env.reset(options={"state": np.zeros(4)})
+    with pytest.raises(TaskError, match=r"got 'sate': known: state \(did you mean 'state'\?\)"):
+        env.reset(options={"sate": [1, 2]})
 
 
 def test_score_and_success_are_the_coverage_of_the_outline() -> None:

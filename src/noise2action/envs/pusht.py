@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import MissingExtraError, TaskError
 from ..schema import Feature, Schema
-from .episode import Observation, box, checked_action, observation_space, observed
+from .episode import Observation, box, check_asked, checked_action, observation_space, observed
 
 CONTROL_HZ = 10.0
 MAX_STEPS = 300
@@ -138,6 +138,7 @@ class PushT(Env[Observation, NDArray[np.float32]]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Return (observation, info) of the layout that `seed` determines, or of `options["state"]`."""
         super().reset(seed=seed)
+        check_asked(options or {}, ("state",))
         if options is not None and "state" in options:
             # Starting from a layout without contacts leaves none behind that would push the block later.
             self.sim.reset(seed=seed, options={"reset_to_state": APART})
