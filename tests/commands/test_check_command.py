@@ -55,6 +55,7 @@ def written(tmp_path):
         body = textwrap.dedent(LIFT).replace("self.RNG", f"self.{rng}")
         (tmp_path / f"{name}.py").write_text(body + "\nLift.noise = np.random.default_rng()\n")
     (tmp_path / "faulty.py").write_text("import a_module_that_is_nowhere\n")
+    (tmp_path / "script.py").write_text("import sys\nsys.exit(3)\n")
     return tmp_path
 
 
@@ -86,6 +87,7 @@ def test_a_module_is_found_from_where_one_stands(written, capsys, monkeypatch):
         ("nowhere.py:Lift", "no such file"),
         ("a_module_that_is_nowhere:Lift", "ModuleNotFoundError"),
         ("faulty.py:Lift", "a_module_that_is_nowhere"),
+        ("script.py:Lift", "SystemExit: 3 (script.py:2): correct"),
         ("sound_lift.py:Lfit", "Lift"),
         ("sound_lift.py:Sized", "size, colour"),
     ],

@@ -1,6 +1,7 @@
 """A sound environment passes without a finding; one that breaks a promise is found by the check of that promise."""
 
 import random
+import sys
 from itertools import count
 from typing import ClassVar
 
@@ -74,6 +75,15 @@ def breaks(check):
         return made
 
     return register
+
+
+@breaks("interface")
+class EndsTheProgram(Sound):
+    def reset(self, *, seed=None, options=None):
+        sys.exit(3)
+
+    def close(self):
+        sys.exit(3)
 
 
 @breaks("construct")

@@ -46,7 +46,7 @@ class Subject:
     def close(self) -> None:
         """Close what was made, whether or not it can be closed."""
         for env in self._made:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception, SystemExit):
                 env.close()
 
     def actions(self, seed: int, count: int = FEW) -> list[AnyAction]:

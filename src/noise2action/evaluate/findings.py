@@ -79,11 +79,11 @@ def _outcome(check: Check[Subject], subject: Subject) -> Finding:
         raise
     except Broken as broken:
         return Finding(check.name, "finding", str(broken), broken.remedy)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Finding(check.name, "finding", f"expected no error, got {told(error)}", check.remedy)
 
 
-def told(error: Exception) -> str:
+def told(error: BaseException) -> str:
     """Return an error in one line: its type, its words, and where it was raised."""
     words = " ".join(str(error).split()) or "without a word"
     frames = traceback.extract_tb(error.__traceback__)

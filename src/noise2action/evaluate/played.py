@@ -107,7 +107,7 @@ def picture(env: AnyEnv) -> Any:  # noqa: ANN401 - whatever it renders
     """Return a copy of what `env` renders; None where it fails, which is a check of its own."""
     try:
         return copy.deepcopy(env.render())
-    except Exception:
+    except (Exception, SystemExit):
         return None
 
 
