@@ -1,12 +1,16 @@
 """Pictures: the same state gives the same pixels, the right way up; what is missing is named."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 pytest.importorskip("mujoco", reason="the extra `sim` is not installed: MuJoCo's pictures are not tested")
 import mujoco
 
-from noise2action.envs import rendering
+from noise2action.envs import maze, rendering
 from noise2action.envs.maze import Maze
 from noise2action.envs.rendering import Renderer, cameras
 from noise2action.errors import TaskError
@@ -104,6 +108,7 @@ def test_without_a_library_that_draws_its_packages_are_named_and_states_still_wo
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     monkeypatch.setattr(rendering.sys, "platform", "linux")
     monkeypatch.setattr(rendering, "_works", lambda name: False)
+    maze._renderer.cache_clear()
     env = Maze()
     env.reset(seed=0)
     env.step(np.ones(2, np.float32))
@@ -112,6 +117,14 @@ def test_without_a_library_that_draws_its_packages_are_named_and_states_still_wo
     monkeypatch.setenv("MUJOCO_GL", "off")
     with pytest.raises(TaskError, match="MUJOCO_GL=off forbids"):
         env.render()
+
+
+def test_a_platform_that_there_is_none_of_is_named_not_installed() -> None:
+    code = "from noise2action.envs.tasks import find; find('maze').make()"
+    environment = {**os.environ, "MUJOCO_GL": "nonsense"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    said = "TaskError: expected MUJOCO_GL of egl, osmesa or disable, got 'nonsense': unset it"
+    assert done.stderr.strip().splitlines()[-1].endswith(said)
 
 
 def test_the_platform_asked_for_is_kept_and_one_that_works_is_found(monkeypatch) -> None:

@@ -21,6 +21,8 @@ from ..errors import MissingExtraError, TaskError, did_you_mean
 
 HEADLESS = {"egl": "libegl1 libgl1", "osmesa": "libosmesa6"}
 """OpenGL platforms that need no display, the first that works is taken; the Debian packages that bring each."""
+PLATFORMS = (*HEADLESS, "glfw")
+"""What `MUJOCO_GL` may ask for."""
 OFF = ("disable", "disabled", "off", "false", "0")
 """Values of `MUJOCO_GL` with which nothing is drawn."""
 LARGEST = 4096
@@ -80,6 +82,9 @@ def _refused(error: Exception) -> str:
 
 
 def _remedy(found: str) -> str:
+    asked = os.environ.get("MUJOCO_GL", "")
+    if asked.lower().strip() not in (*PLATFORMS, *OFF, ""):
+        return f"expected MUJOCO_GL of egl, osmesa or disable, got {asked!r}: unset it"
     packages = ", or ".join(f"`apt-get install {names}` ({name})" for name, names in HEADLESS.items())
     remedy = f"{packages}, or unset MUJOCO_GL and use states only"
     return f"expected an OpenGL library that draws without a display, {found}: {remedy}"
