@@ -189,7 +189,7 @@ def test_a_route_has_one_colour_and_demonstrations_are_the_first_bar():
     colours = [{text.get_text(): patch.get_facecolor() for text, patch in _legend(axes)} for axes in (one, other)]
     assert colours[0]["right-left"] == colours[1]["right-left"]
     assert colours[0]["right-left"] != colours[0]["left-left"]
-    assert [tick.get_text() for tick in one.get_yticklabels()][0] == "demonstrations"
+    assert one.get_yticklabels()[0].get_text() == "demonstrations"
     assert [bar.get_width() for bar in one.patches if bar.get_y() < -0.5 and bar.get_width()] == [50, 50]
 
 

@@ -223,7 +223,7 @@ def test_a_missing_simulator_is_told_before_anything_runs(tmp_path, monkeypatch)
         (("navigation", "--quick", "--full"), "--full: expected --quick or --full, got both"),
         (
             ("manipulation", "--tasks", "grasp_seen@table:96", "--methods", "bc", "nearest"),
-            "--methods: expected no nearest where pictures are observed, .* got it for grasp_seen@table:96: leave it out",
+            "--methods: expected no nearest where pictures are observed, .* got it for grasp_seen@table:96: leave",
         ),
         (("navigation", "--data", "x.zarr"), "--data: expected it with one task"),
         (("pusht", "--data", "nowhere.zarr"), "nowhere.zarr: no such file or folder"),

@@ -42,7 +42,7 @@ class CompareArgs:
     tasks: tuple[str, ...] = ()
     """Tasks of the suite, by default all; a name may be followed by cameras, as in grasp_seen@corner2:96."""
     methods: tuple[str, ...] = ()
-    """demonstrator, random, nearest, bc-step, bc, bc-gmm, ddim, dpm-solver++ and flow; by default all that can learn the tasks."""
+    """Of demonstrator, random, nearest, bc-step, bc, bc-gmm, ddim, dpm-solver++, flow; by default all that apply."""
     demonstrations: int | None = None
     """Successful demonstrations of a task."""
     train_steps: Annotated[int | None, tyro.conf.arg(name="train.steps")] = None

@@ -65,7 +65,7 @@ class Counter(Progress):
         description: str | None = None,
         visible: bool | None = None,
         refresh: bool = False,
-        **fields: Any,
+        **fields: Any,  # noqa: ANN401 - as rich has it
     ) -> None:
         """Set what is given of a bar; see `Progress.update`."""
         super().update(

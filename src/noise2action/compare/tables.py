@@ -156,7 +156,9 @@ def rich_tables(task: TaskRows, *, width: int) -> list[Table]:
         heads, rows = lines(task, columns)
         needed = [max(map(len, [*head.split(), *cells])) for head, *cells in zip(heads, *rows, strict=True)]
         kept = [k for k in range(len(heads)) if sum(needed[: k + 1]) + GAP * k <= width]
-        built = Table(title=escape(title) or None, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        built = Table(
+            title=escape(title) or None, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
+        )
         for k in kept:
             built.add_column(escape(heads[k]), min_width=needed[k])
         for row in rows:

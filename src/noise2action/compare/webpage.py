@@ -18,7 +18,7 @@ CAPTIONS: Mapping[str, str] = {
         "Success less that of the control, regression of chunks on the same network, on the same episodes; whisker: "
         "Newcombe's 95 % interval. Right of the line is better than the control."
     ),
-    "score": "Score by method, of tasks in which it says more than success; bar: mean, whisker: 95 % bootstrap interval.",
+    "score": "Score by method, where it says more than success; bar: mean, whisker: 95 % bootstrap interval.",
     "time_to_success": "Time of the successful episodes; dot: mean, whisker: 95 % bootstrap interval.",
     "routes": "Which of the possible ways the demonstrations and the episodes took, failed episodes included.",
     "jerk": "Jerk of the commanded actions; dot: mean over episodes, whisker: 95 % bootstrap interval.",

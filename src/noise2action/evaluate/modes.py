@@ -15,7 +15,8 @@ class Modes:
     """Mode statistics of a set of episodes.
 
     `entropy` is that of the modes that were taken, demonstrated or not, in bits, and `reference_entropy` that of the
-    reference; episodes without a mode (`NONE`) have no part in it. `total_variation` is half the sum of absolute share differences (0 equal, 1 disjoint).
+    reference; episodes without a mode (`NONE`) have no part in it. `total_variation` is half the sum of absolute share
+    differences (0 equal, 1 disjoint).
     """
 
     shares: Mapping[str, float]
