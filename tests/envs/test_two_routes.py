@@ -78,6 +78,30 @@ def test_touching_ends_the_episode_as_a_failure(command, reason) -> None:
     assert (gap < PUCK) == (reason == "post")
 
 
+def test_success_and_failure_are_geometry() -> None:
+    rng, ends = np.random.default_rng(0), []
+    for seed in range(25):
+        env = TwoRoutes()
+        env.reset(seed=seed)
+        # Past the post on some side, and then about where the goal is.
+        corners, ended = [np.array([rng.choice([-0.3, 0.3]), 0.42]), GOAL + rng.normal(0.0, 0.08, 2)], False
+        while not ended:
+            position = env._trail[-1]
+            if len(corners) > 1 and np.linalg.norm(position - corners[0]) < 0.1:
+                corners.pop(0)
+            _, reward, terminated, truncated, info = env.step(2 * (corners[0] - position) + rng.normal(0.0, 0.1, 2))
+            position = env._trail[-1]
+            touched = np.linalg.norm(position - POST) < POST_RADIUS + PUCK or not np.all(
+                (position - WALLS[0] >= PUCK) & (WALLS[1] - position >= PUCK)
+            )
+            reached = np.linalg.norm(position - GOAL) <= GOAL_RADIUS
+            assert terminated == (touched or reached)
+            assert info["success"] == (reached and not touched) == (reward == 1.0)
+            ended = terminated or truncated
+        ends.append(info["success"])
+    assert 3 < sum(ends) < 23
+
+
 def replayed(plans: np.ndarray, n: int) -> list[bool]:
     """Success of n layouts under the open-loop actions that `plans` [D, T, 2] average to."""
     successes = []
