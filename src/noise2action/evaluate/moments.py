@@ -93,7 +93,8 @@ def of_rollouts(
         witness = Witness(policy)
         rollout(task, witness, [seed])
         plans = len(witness.seen)
-        history = {name: torch.cat([seen[name] for seen in witness.seen]) for name in witness.seen[0]}
+        # The first row is the robot's, the others fill the batch.
+        history = {name: torch.cat([seen[name][:1] for seen in witness.seen]) for name in witness.seen[0]}
         ticks = tuple(k * policy.spec.stride for k in range(plans))
         parts.append(Moments(history, (seed,) * plans, ticks).evenly(each))
         if on_progress is not None:
