@@ -271,3 +271,5 @@ def test_the_command_says_and_hides_and_names_what_it_cannot(tmp_path, capsys):
     titles = [place.get_title().replace("\n", " ") for place in rollouts.figure.axes]
     assert any(title.startswith('run, told "fly to the moon", nothing hidden') for title in titles)
     assert any("without instruction" in title for title in titles)
+    with pytest.raises(ConfigError, match="got 'instruction', which --hide takes away: leave it out"):
+        main(Eval(run, guide=("instruction=2",), hide=("instruction",), **told))

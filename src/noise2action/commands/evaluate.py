@@ -161,6 +161,12 @@ def _plan(args: Eval, run: Path) -> Plan:
         read_experiment(run_folder(run)).evaluate, **{name: value for name, value in given.items() if value is not None}
     )
     sampling = _sampling(args, policy)
+    vain = [told.modality for told in _guided(args.guide) if told.modality in args.hide]
+    if vain:
+        raise ConfigError(
+            f"--guide: expected modalities that the policy gets to see, got {vain[0]!r}, which --hide takes away: "
+            "leave it out of one of them"
+        )
     if sampling is not None and isinstance(policy, SampledPolicy):
         policy.resampled(sampling)  # refuses what does not fit the policy's path
     setting = setting_for(policy, say=args.say, hide=args.hide)

@@ -44,7 +44,7 @@ Arms = Mapping[tuple[str, str], Arm]
 def run(settings: Settings, progress: Progress) -> Findings:
     """Return success by shape in the same fresh layouts, of the same policies."""
     budget = settings.pick(
-        Budget(demonstrations=300, steps=4000, episodes=50, seeds=5),
+        Budget(demonstrations=300, steps=2400, episodes=50, seeds=5),
         quick=Budget(demonstrations=120, steps=1000, episodes=15, seeds=3),
         tiny=Budget(demonstrations=3, steps=2, episodes=1, seeds=2),
     )
