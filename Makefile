@@ -11,7 +11,7 @@ demo: $(READY)
 	$(BIN)/n2a demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not faults"
+	$(BIN)/python -m pytest -m "not slow and not faults" -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
