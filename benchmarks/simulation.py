@@ -35,8 +35,8 @@ from noise2action.seeds import derive
 TASK, THEIRS, CAMERA = "grasp_seen", "pick-place-v3", "corner2"
 SIZES = (96, 224)
 WORKERS = 2
-ROBOTS = 50
-"""Episodes that a process advances together."""
+ROBOTS = 100
+"""Episodes that a process advances together; all processes have as many as a comparison evaluates."""
 
 
 def _ours() -> Sawyer:

@@ -69,7 +69,7 @@ def run(settings: Settings, progress: Progress) -> Findings:
     tasks = settings.pick(TASKS, quick=TASKS[:1], tiny=("two_routes",))
     troubles = settings.pick(list(TROUBLES), quick=list(TROUBLES), tiny=list(NOISES))
     budget = settings.pick(
-        Budget(demonstrations=200, steps=3000, episodes=40, seeds=4),
+        Budget(demonstrations=200, steps=2000, episodes=40, seeds=4),
         quick=Budget(demonstrations=100, steps=1000, episodes=15, seeds=3),
         tiny=Budget(demonstrations=6, steps=2, episodes=2, seeds=2),
     )
