@@ -1,17 +1,21 @@
-"""Every test runs with shapes and types checked at run time, on one thread, reproducibly."""
+"""Tests run with shapes checked at run time, unless `unchecked`, on one thread, reproducibly."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+from jaxtyping import config as checks
 from jaxtyping import install_import_hook
 
 # A warning filter that names a class of the package imports it before this file is read, and so past the hook.
 for name in [n for n in sys.modules if n.split(".")[0] == "noise2action"]:
     del sys.modules[name]
-install_import_hook(["noise2action"], "beartype.beartype")
+# Where shapes are written; simulated tasks have none, and would spend most of a step on the checks.
+CHECKED = "commands compare condition control data diffusion encoders evaluate generative nets policies studies train"
+install_import_hook([f"noise2action.{name}" for name in CHECKED.split()], "beartype.beartype")
 
 torch.set_num_threads(1)
 settings.register_profile("fast", deadline=None, derandomize=True, max_examples=40, database=None)
@@ -31,3 +35,14 @@ def real_data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"real data sets are not at {DATA}: the readers are tested on synthetic files only")
     return DATA
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Check no shapes and types: for numerics that call small functions so often that checking them takes most of it.
+
+    Other tests call the same functions with the same members, checked.
+    """
+    checks.update("jaxtyping_disable", True)
+    yield
+    checks.update("jaxtyping_disable", False)

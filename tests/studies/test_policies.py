@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from noise2action.evaluate.rollouts import EpisodeResult
-from noise2action.evaluate.statistics import Estimate, wilson
+from noise2action.evaluate.statistics import Estimate, paired_success, wilson
 from noise2action.policies import DiffusionConfig
 from noise2action.studies.policies import (
     BOUNDARY,
@@ -90,6 +90,34 @@ def test_an_arm_pools_episodes_and_pairs_trainings():
     assert (gap.value, gap.n) == (25, 3)
     assert (gap.low, gap.high) == pytest.approx((25 - half, 25 + half), rel=1e-5)
     assert one.less(two, "more").high == 0
+
+
+def test_trainings_that_end_alike_claim_no_certainty():
+    always, never = Arm(), Arm()
+    for _ in range(3):
+        always.add([episode(j, success=True) for j in range(40)])
+        never.add([episode(j, success=j > 0) for j in range(40)])
+    rate = wilson(117, 120)
+    level, full = never.mean(SUCCESS), always.mean(SUCCESS)
+    assert (level.value, level.n) == (97.5, 3)
+    assert (level.low, level.high) == pytest.approx((100 * rate.low, 100 * rate.high))
+    assert (full.value, full.high) == (100, 100)
+    assert full.low == pytest.approx(100 * wilson(120, 120).low)
+    # Student's t alone would have -2.5 [-2.5, -2.5]. Three of 120 against none: Newcombe's paired interval.
+    gap = never.less(always, SUCCESS)
+    assert gap.value == pytest.approx(-2.5)
+    pooled = paired_success([j > 0 for j in range(40)] * 3, [True] * 120).difference
+    assert (gap.low, gap.high) == pytest.approx((100 * pooled.low, 100 * pooled.high))
+    assert gap.low < -2.5 < gap.high
+
+
+def test_success_is_a_share():
+    one, other = Arm(), Arm()
+    for successes in (4, 4, 2):
+        one.add([episode(j, success=j < successes) for j in range(4)])
+        other.add([episode(j, success=False) for j in range(4)])
+    assert one.mean(SUCCESS).high == 100
+    assert one.less(other, SUCCESS).high == 100
 
 
 def test_a_tie_is_told_as_a_tie():

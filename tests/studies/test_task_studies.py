@@ -60,7 +60,9 @@ def test_enough_demonstrations_are_those_beyond_the_last_that_are_surely_worse()
     levels = {"diffusion": (10, 60, 61), "regression": (60, 61, 60)}
     for (_, kind, count), arm in arms.items():
         mean = levels[kind][(25, 50, 100).index(count)]
-        arm.values[SUCCESS] = [mean + shift * (1 if count < 100 else -1) for shift in (-2.0, 2.0, 0.0)]
+        for shift in (-2, 2, 0):
+            level = mean + shift * (1 if count < 100 else -1)
+            arm.add([episode(j, success=j < level) for j in range(100)])
     said = demonstrations.enough(arms, TASK)
     assert (
         said == "the fewest demonstrations that are not told apart from 100 are 50 for diffusion and 25 for regression"

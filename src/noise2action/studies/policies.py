@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import Literal
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from ..evaluate.modes import mode_statistics
 from ..evaluate.rollouts import EpisodeResult, rollout
 from ..evaluate.setting import AS_DRAWN, Setting
 from ..evaluate.smoothness import jumps, rms_jerk
-from ..evaluate.statistics import Estimate, wilson
+from ..evaluate.statistics import Estimate, paired_success, wilson
 from ..nets import MLPConfig
 from ..policies import AnyPolicy, AnyPolicyConfig, DiffusionConfig, PolicySpec, RegressionConfig
 from ..policies.checkpoint import build, load
@@ -60,8 +59,10 @@ COVERED, ENTROPY, SPLIT = "routes taken (%)", "entropy of routes (bits)", "total
 DIGITS: Mapping[str, int] = MappingProxyType({JERKS: 2, JUMPS: 2, ENTROPY: 2, SPLIT: 3})
 """Digits of a measure's differences, where one is not enough."""
 OVERALL = "success (%), Wilson over all episodes"
-COUNTED: Mapping[str, str] = MappingProxyType({OVERALL: "episodes"})
-"""What an interval counts that does not count trainings, each of one seed."""
+COUNTED: Mapping[str, str] = MappingProxyType(
+    {OVERALL: "episodes", SUCCESS: "seeds, no narrower than over their episodes,"}
+)
+"""What an interval counts that does not count trainings alone, each of one seed."""
 EMPTY: Mapping[str, float] = MappingProxyType({})
 HELD_OUT = 1 / 3
 """Share of the demonstrations that no policy is trained on."""
@@ -78,7 +79,7 @@ class Budget:
     demonstrations: int
     """Episodes, those held out included."""
     steps: int
-    """Optimiser steps."""
+    """Optimiser steps of the small network; the larger one takes half as many, of 256 windows each."""
     episodes: int
     """Fresh episodes that a policy is rolled out in."""
     seeds: int
@@ -86,8 +87,6 @@ class Budget:
     windows: int = 64
     """Of an optimiser step."""
     learning_rate: float = 1e-3
-    precision: Literal["auto", "fp32"] = "fp32"
-    """float32 on every processor, so that a study is a function of its seed; auto is faster on processors with bf16."""
 
 
 def configured(task: str, kind: str = DIFFUSION) -> DiffusionConfig | RegressionConfig:
@@ -122,7 +121,7 @@ def learnt(task: str, kind: str, episodes: Episodes, *, budget: Budget, seed: in
     config = configured(task, kind)
     if config.net == LARGER:
         # From many windows a step they learn as much in half the steps, at the rate of the tasks' recipes.
-        budget = replace(budget, steps=max(1, budget.steps // 2), windows=256, learning_rate=3e-3, precision="auto")
+        budget = replace(budget, steps=max(1, budget.steps // 2), windows=256, learning_rate=3e-3)
     return trained(config, episodes, budget=budget, seed=seed, task=task, held_out=ONE).policy
 
 
@@ -141,7 +140,8 @@ def trained(
         batch_size=budget.windows,
         learning_rate=budget.learning_rate,
         warmup_steps=min(100, budget.steps // 4),
-        precision=budget.precision,
+        # On every processor, so that a study is a function of its seed.
+        precision="fp32",
         threads=torch.get_num_threads(),
         validate_minutes=1e3,
         save_minutes=1e3,
@@ -218,16 +218,41 @@ class Arm:
     @property
     def success(self) -> Estimate:
         """Success (%) of all episodes, with Wilson's interval: of these policies, not of others trained like them."""
-        rate = wilson(sum(result.success for result in self.episodes), len(self.episodes))
-        return Estimate(100 * rate.value, 100 * rate.low, 100 * rate.high, rate.n)
+        succeeded = self._succeeded
+        return _percent(wilson(sum(succeeded), len(succeeded)))
+
+    @property
+    def _succeeded(self) -> list[bool]:
+        return [result.success for result in self.episodes]
 
     def mean(self, measure: str) -> Estimate:
-        """Return the mean over trainings."""
-        return mean(self.values[measure])
+        """Return the mean over trainings.
+
+        That of success is no narrower than Wilson's interval over all episodes: few trainings that happen to end alike
+        would claim certainty.
+        """
+        found = mean(self.values[measure])
+        return _widened(found, self.success, low=0.0) if measure == SUCCESS else found
 
     def less(self, other: "Arm", measure: str) -> Estimate:
-        """Return the mean over trainings of this arm less `other`, paired by training."""
-        return difference(self.values[measure], other.values[measure])
+        """Return the mean over trainings of this arm less `other`, paired by training.
+
+        That of success is no narrower than Newcombe's interval over all episodes, paired, for the same reason.
+        """
+        found = difference(self.values[measure], other.values[measure])
+        if measure != SUCCESS:
+            return found
+        return _widened(found, _percent(paired_success(self._succeeded, other._succeeded).difference), low=-100.0)
+
+
+def _percent(share: Estimate) -> Estimate:
+    return Estimate(100 * share.value, 100 * share.low, 100 * share.high, share.n)
+
+
+def _widened(estimate: Estimate, least: Estimate, *, low: float) -> Estimate:
+    """Return the percentage with an interval that holds that of `least` too, within `low` and 100."""
+    bounds = max(low, min(estimate.low, least.low)), min(100.0, max(estimate.high, least.high))
+    return Estimate(estimate.value, *bounds, estimate.n)
 
 
 def measured(run: Sequence[EpisodeResult]) -> dict[str, float]:

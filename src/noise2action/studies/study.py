@@ -70,7 +70,7 @@ class Findings:
     paragraph: str
     """What the rows show, the answer first; every claim was chosen by comparing numbers with their intervals."""
     counted: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What the n of an interval counts, by column, where it does not count seeds."""
+    """What the n of an interval counts, where it does not count seeds alone; by how the column's name begins."""
 
 
 Run = Callable[[Settings, Progress], Findings]
@@ -248,7 +248,10 @@ def repeats(findings: Findings) -> str:
         counts = sorted({cell.n for cell in cells if isinstance(cell, Estimate)})
         if counts:
             what = "least and most around the median of" if any(isinstance(c, Spread) for c in cells) else "over"
-            over = f"{what} {' or '.join(f'{n:,}' for n in counts)} {findings.counted.get(name, 'seeds')}"
+            # The longest beginning that is known: the others are less precise.
+            known = max((start for start in findings.counted if name.startswith(start)), key=len, default=None)
+            counted = "seeds" if known is None else findings.counted[known]
+            over = f"{what} {' or '.join(f'{n:,}' for n in counts)} {counted}"
             columns.setdefault(over, []).append(name)
     intervals = [over for over in columns if over.startswith("over")]
     usual = max(intervals, key=lambda over: len(columns[over]), default="over seeds")
