@@ -69,6 +69,13 @@ def test_a_file_of_ones_own_is_checked_and_may_import_what_lies_beside_it(writte
     assert "skipped  replay" in out
 
 
+def test_a_folder_may_have_an_at_in_its_name(written, capsys):
+    (written / "a@b").mkdir()
+    (written / "sound_lift.py").rename(written / "a@b" / "sound_lift.py")
+    assert main(["check", "env", f"{written}/a@b/sound_lift.py:Lift", "--seeds", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("Lift: clean")
+
+
 def test_a_module_is_found_from_where_one_stands(written, capsys, monkeypatch):
     monkeypatch.chdir(written)
     assert main(["check", "env", "sound_lift:Lift", "--seeds", "2", "--json"]) == 0
@@ -90,6 +97,10 @@ def test_a_module_is_found_from_where_one_stands(written, capsys, monkeypatch):
         ("script.py:Lift", "SystemExit: 3 (script.py:2): correct"),
         ("sound_lift.py:Lfit", "Lift"),
         ("sound_lift.py:Sized", "size, colour"),
+        ("sound_lift.py", "name both sides of the colon"),
+        (":Lift", "name both sides of the colon"),
+        ("sound_lift.py:", "name both sides of the colon"),
+        ("two_routes@nowhere:32", "two_routes"),
     ],
 )
 def test_what_cannot_be_checked_is_one_line_and_exit_2(name, said, written, capsys, monkeypatch):

@@ -92,7 +92,7 @@ def _run_until_killed(out: str) -> None:
         run(tiny(record=1), Path(out), workers=1, command="n2a compare")
 
 
-@pytest.mark.parametrize("after", ["runs/bc-seed0/checkpoints", f"episodes/bc/training0-from{FRESH}.json"])
+@pytest.mark.parametrize("after", ["parts", "runs/bc-seed0/checkpoints", f"episodes/bc/training0-from{FRESH}.json"])
 def test_a_comparison_that_is_killed_and_run_again_has_the_same_table(whole, tmp_path, after):
     child = multiprocessing.get_context("fork").Process(target=_run_until_killed, args=(str(tmp_path),))
     child.start()
@@ -104,6 +104,7 @@ def test_a_comparison_that_is_killed_and_run_again_has_the_same_table(whole, tmp
     assert not (tmp_path / "table.csv").exists()
     compared(tiny(record=1), tmp_path)
     assert table(tmp_path) == table(whole[0])
+    assert not (tmp_path / "tasks" / "two_routes" / "parts").exists()
 
 
 def test_episodes_that_are_there_are_not_run_again(whole, tmp_path, monkeypatch):
@@ -219,6 +220,8 @@ def test_a_missing_simulator_is_told_before_anything_runs(tmp_path, monkeypatch)
         (("navigation", "--episodes", "1"), "--episodes: expected a number >= 2, got 1"),
         (("navigation", "--record", "21"), "--record: expected at most 20, .* got 21: film fewer"),
         (("navigation", "--train.steps", "0"), "--train.steps: expected a number >= 1, got 0"),
+        (("navigation", "--train.minutes", "inf"), "--train.minutes: expected a finite number above 0, got inf"),
+        (("navigation", "--train.minutes", "nan"), "--train.minutes: expected a finite number above 0, got nan"),
         (("navigation", "--train.steps", "9", "--train.minutes", "1"), "--train.minutes: expected a budget in minutes"),
         (("navigation", "--quick", "--full"), "--full: expected --quick or --full, got both"),
         (

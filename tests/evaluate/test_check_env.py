@@ -303,6 +303,13 @@ class Obeys(Sound):
 
 
 @breaks("action outside")
+class ObeysBelow(Sound):
+    def obeyed(self, action):
+        super().obeyed(action)
+        return np.minimum(action, self.action_space.high)
+
+
+@breaks("action outside")
 class Asserts(Sound):
     def obeyed(self, action):
         super().obeyed(action)

@@ -96,7 +96,9 @@ def environment(name: str) -> tuple[Callable[[], Any], int]:
     `name` is MODULE:CLASS, FILE.py:CLASS or a task. `ConfigError` where there is none that needs no arguments.
     """
     place, colon, attribute = name.rpartition(":")
-    if not colon or "@" in name:  # the cameras of a task: grasp_seen@corner2:96
+    if name.endswith(".py") or (colon and not (place and attribute)):
+        raise ConfigError(f"expected MODULE:CLASS, FILE.py:CLASS or a task, got {name!r}: name both sides of the colon")
+    if not colon or ("@" in name and not place.endswith(".py")):  # the cameras of a task: grasp_seen@table:96
         try:
             task = find(name)
         except TaskError as error:

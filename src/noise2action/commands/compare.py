@@ -40,7 +40,7 @@ class CompareArgs:
     full: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Overnight class, and the default: 200 demonstrations, the recipes' steps, 200 episodes."""
     tasks: tuple[str, ...] = ()
-    """Tasks of the suite, by default all; a name may be followed by cameras, as in grasp_seen@corner2:96."""
+    """Tasks of the suite, by default all; a name may be followed by cameras, as in grasp_seen@table:96."""
     methods: tuple[str, ...] = ()
     """Of demonstrator, random, nearest, bc-step, bc, bc-gmm, ddim, dpm-solver++, flow; by default all that apply."""
     demonstrations: int | None = None

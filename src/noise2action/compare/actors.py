@@ -1,5 +1,6 @@
 """Who acts in the episodes: a method's policy, random actions, or the demonstrator; and what is kept of a failure."""
 
+from contextlib import closing
 from typing import Any
 
 import gymnasium
@@ -48,9 +49,9 @@ def _random(settings: Settings, place: Place) -> RandomPolicy:
 
 def demonstration(task: Task, seed: int, episode: int) -> EpisodeResult:
     """Return what the demonstrator does in an episode of the evaluation, the layout that every method has."""
-    env = task.make()
-    made = record(env, episode, task.demonstrator(env, np.random.default_rng(derive(seed, "demonstrator", episode))))
-    env.close()
+    with closing(task.make()) as env:
+        rng = np.random.default_rng(derive(seed, "demonstrator", episode))
+        made = record(env, episode, task.demonstrator(env, rng))
     # Nobody can say where a demonstrator plans anew.
     found = jumps(made.actions, np.zeros(len(made.actions), dtype=np.bool_))
     jerk = rms_jerk(made.actions, task.control_hz)

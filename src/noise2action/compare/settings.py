@@ -1,5 +1,6 @@
 """What a comparison was asked for, where it lies on the disk, and that neither changes on the way."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -12,9 +13,8 @@ from ..train.folder import read_json, write_json
 from .methods import METHODS, Method, find
 from .suites import tasks_of
 
-BLOCK = 50
-"""Episodes that advance together, and are saved together. A constant: what runs beside an episode moves the last bits
-of its batched matrix products, so that the table does not depend on the number of processes."""
+BLOCK = 48
+"""Episodes that advance together, and are saved together: whole batches of a plan (`EqualBatches`)."""
 FRESH = 300_000
 """First seed of the episodes."""
 MOST_FILMED = 20
@@ -59,8 +59,8 @@ class Settings:
             raise ConfigError(
                 f"--record: expected at most {MOST_FILMED}, whose pictures memory holds, got {self.record}: film fewer"
             )
-        if self.train_minutes is not None and not self.train_minutes > 0:
-            raise ConfigError(f"--train.minutes: expected a number above 0, got {self.train_minutes:g}")
+        if self.train_minutes is not None and not 0 < self.train_minutes < math.inf:
+            raise ConfigError(f"--train.minutes: expected a finite number above 0, got {self.train_minutes:g}")
         if self.train_minutes is not None and self.train_steps is not None:
             raise ConfigError("--train.minutes: expected a budget in minutes or in --train.steps, got both")
         if self.data is not None and len(self.tasks) != 1:

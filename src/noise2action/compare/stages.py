@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -77,11 +78,13 @@ def demonstrations(settings: Settings, place: Place) -> list[Work]:
 
 def _demonstrate(settings: Settings, place: Place, tell: Tell) -> None:
     count = settings.demonstrations
-    made = demonstrate(find(place.task), count, seed=settings.seed, on_progress=lambda n: tell(n / count))
+    parts = place.folder / "parts"
+    made = demonstrate(find(place.task), count, seed=settings.seed, parts=parts, on_progress=lambda n: tell(n / count))
     place.folder.mkdir(parents=True, exist_ok=True)
     write(place.demonstrations, made.episodes, overwrite=True)
     told = Demonstrated(len(made.episodes), made.attempts, made.episodes.total, made.routes)
     write_json(place.demonstrated, encode(told))
+    shutil.rmtree(parts, ignore_errors=True)
 
 
 def demonstrated(place: Place) -> Demonstrated | None:

@@ -125,20 +125,26 @@ def _check_value(name: str, value: Any, space: spaces.Space[Any], step: int) -> 
 
 
 def actions_outside(subject: Subject) -> str:
-    """Return whether actions beyond the space are limited or refused."""
-    space = _box(subject)
-    beyond = (space.high + (space.high - space.low)).astype(space.dtype)
-    seed = subject.seeds[0]
-    try:
-        obeyed = play(subject.env, seed, [beyond] * 3)
-    except Exception as error:
-        return _refused(error)
-    if (where := difference(obeyed, play(subject.env, seed, [space.high.copy()] * 3))) is not None:
-        raise Broken(
-            f"expected an action above the space to act like the largest legal one, or an error, got another {where}",
-            "np.clip(action, low, high) first thing in step, as a motor driver does",
-        )
-    return "limited to the space"
+    """Return whether actions beyond the space, on both sides, are limited or refused."""
+    space, seed = _box(subject), subject.seeds[0]
+    reach = space.high - space.low
+    refused: list[str] = []
+    for side, end, beyond in (
+        ("above", space.high, space.high + reach),
+        ("below", space.low, space.low - reach),
+    ):
+        try:
+            obeyed = play(subject.env, seed, [beyond.astype(space.dtype)] * 3)
+        except Exception as error:
+            refused.append(_refused(error))
+            continue
+        if (where := difference(obeyed, play(subject.env, seed, [end.copy()] * 3))) is not None:
+            raise Broken(
+                f"expected an action {side} the space to act like the nearest legal one, or an error, got another "
+                f"{where}",
+                "np.clip(action, low, high) first thing in step, as a motor driver does",
+            )
+    return refused[0] if refused else "limited to the space"
 
 
 def actions_nan(subject: Subject) -> str:

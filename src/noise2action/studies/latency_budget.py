@@ -198,6 +198,8 @@ def paragraph(rows: Sequence[Row]) -> str:
 def _count(mine: Sequence[Row]) -> str:
     """Return how many calls fit for one network, e.g. `481 to 491`."""
     fits = [row.calls.value for row in mine if row.calls]
+    if not fits:
+        return "0"
     return " to ".join(dict.fromkeys(f"{count:.0f}" for count in (min(fits), max(fits))))
 
 
@@ -230,13 +232,17 @@ def _budget(mine: Sequence[Row]) -> str:
         )
         told.setdefault(words, []).append(row.sampler)
     energies = {row.sampler: row.energy for row in mine if row.energy}
+    lead = (
+        f"{first.network} ({first.milliseconds.value:.2f} ms a call): "
+        f"{'; '.join(f'{words} {listing(names)}' for words, names in told.items())}"
+    )
+    if not energies:
+        return lead
     best = min(energies, key=lambda name: energies[name].value)
     ties = [name for name, e in energies.items() if name != best and e.low <= energies[best].high]
     tied = f"; the intervals of {listing(ties)} meet its" if ties else ""
     return (
-        f"{first.network} ({first.milliseconds.value:.2f} ms a call): "
-        f"{'; '.join(f'{words} {listing(names)}' for words, names in told.items())}; "
-        f"{best} has the least distance ({energies[best].value:.3g} "
+        f"{lead}; {best} has the least distance ({energies[best].value:.3g} "
         f"[{energies[best].low:.3g}, {energies[best].high:.3g}] x 0.001{tied})"
     )
 

@@ -60,7 +60,7 @@ DIGITS: Mapping[str, int] = MappingProxyType({JERKS: 2, JUMPS: 2, ENTROPY: 2, SP
 """Digits of a measure's differences, where one is not enough."""
 OVERALL = "success (%), Wilson over all episodes"
 COUNTED: Mapping[str, str] = MappingProxyType(
-    {OVERALL: "episodes", SUCCESS: "seeds, no narrower than over their episodes,"}
+    {OVERALL: "episodes", SUCCESS: "seeds (no narrower than over their episodes)"}
 )
 """What an interval counts that does not count trainings alone, each of one seed."""
 EMPTY: Mapping[str, float] = MappingProxyType({})
