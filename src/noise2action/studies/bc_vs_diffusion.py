@@ -17,6 +17,7 @@ from .policies import (
     DIGITS,
     ENTROPY,
     KINDS,
+    NAVIGATION,
     REGRESSION,
     SPLIT,
     SUCCESS,
@@ -65,7 +66,7 @@ def run(settings: Settings, progress: Progress) -> Findings:
     """Return success and routes of both policies in every task."""
     names = settings.pick((*SEVERAL, PLAIN), quick=(*SEVERAL[:3], PLAIN), tiny=SEVERAL[:1])
     budget = settings.pick(
-        Budget(demonstrations=200, steps=3000, episodes=100, seeds=3),
+        Budget(demonstrations=200, steps=3000, episodes=100, seeds=3, longer=NAVIGATION),
         quick=Budget(demonstrations=100, steps=800, episodes=50, seeds=3),
         tiny=Budget(demonstrations=6, steps=2, episodes=2, seeds=2),
     )

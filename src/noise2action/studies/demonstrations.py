@@ -12,6 +12,7 @@ from .policies import (
     COUNTED,
     DIFFUSION,
     KINDS,
+    NAVIGATION,
     REGRESSION,
     SUCCESS,
     Arm,
@@ -40,7 +41,7 @@ def run(settings: Settings, progress: Progress) -> Findings:
     tasks = settings.pick(TASKS, quick=TASKS[:1], tiny=TASKS[:1])
     compared = settings.pick(COUNTS, quick=COUNTS, tiny=(3, 5))
     budget = settings.pick(
-        Budget(demonstrations=max(COUNTS) + 1, steps=2000, episodes=100, seeds=3),
+        Budget(demonstrations=max(COUNTS) + 1, steps=2000, episodes=100, seeds=3, longer=NAVIGATION),
         quick=Budget(demonstrations=max(COUNTS) + 1, steps=800, episodes=100, seeds=3),
         tiny=Budget(demonstrations=6, steps=2, episodes=2, seeds=2),
     )

@@ -1,5 +1,6 @@
 """Small policies in tasks that take little time to simulate: what the studies of control share."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,8 @@ NET = MLPConfig(width=128, blocks=2, condition_width=64, time_dim=64)
 """Small enough that a training takes seconds."""
 LARGER = MLPConfig(width=256, blocks=3, condition_width=128, time_dim=64)
 """For tasks that it is too small for: a training takes a minute."""
+NAVIGATION: Mapping[str, int] = MappingProxyType({"two_routes": 4, "maze": 4, "obstacles": 4})
+"""Tasks that are learnt in four times the steps that the others take."""
 DIFFUSION, REGRESSION = "diffusion", "regression"
 KINDS: Mapping[str, type[DiffusionConfig] | type[RegressionConfig]] = MappingProxyType(
     {DIFFUSION: DiffusionConfig, REGRESSION: RegressionConfig}
@@ -64,6 +67,10 @@ COUNTED: Mapping[str, str] = MappingProxyType(
 )
 """What an interval counts that does not count trainings alone, each of one seed."""
 EMPTY: Mapping[str, float] = MappingProxyType({})
+BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {SUCCESS: (0.0, 100.0), COVERED: (0.0, 100.0), ENTROPY: (0.0, math.inf), SPLIT: (0.0, 1.0)}
+)
+"""What the values of a measure lie between, and so their means."""
 HELD_OUT = 1 / 3
 """Share of the demonstrations that no policy is trained on."""
 ONE = 1e-9
@@ -84,6 +91,8 @@ class Budget:
     """Fresh episodes that a policy is rolled out in."""
     seeds: int
     """Trainings, each on its own demonstrations; the same ones for everything that is compared."""
+    longer: Mapping[str, int] = field(default_factory=dict[str, int])
+    """How many times as many steps, by task, for those that are learnt more slowly than the others."""
     windows: int = 64
     """Of an optimiser step."""
     learning_rate: float = 1e-3
@@ -122,6 +131,7 @@ def learnt(task: str, kind: str, episodes: Episodes, *, budget: Budget, seed: in
     if config.net == LARGER:
         # From many windows a step they learn as much in half the steps, at the rate of the tasks' recipes.
         budget = replace(budget, steps=max(1, budget.steps // 2), windows=256, learning_rate=3e-3)
+    budget = replace(budget, steps=budget.steps * budget.longer.get(task, 1))
     return trained(config, episodes, budget=budget, seed=seed, task=task, held_out=ONE).policy
 
 
@@ -231,28 +241,34 @@ class Arm:
         That of success is no narrower than Wilson's interval over all episodes: few trainings that happen to end alike
         would claim certainty.
         """
-        found = mean(self.values[measure])
-        return _widened(found, self.success, low=0.0) if measure == SUCCESS else found
+        low, high = BOUNDS.get(measure, (-math.inf, math.inf))
+        found = _within(mean(self.values[measure]), low, high)
+        return _widened(found, self.success) if measure == SUCCESS else found
 
     def less(self, other: "Arm", measure: str) -> Estimate:
         """Return the mean over trainings of this arm less `other`, paired by training.
 
         That of success is no narrower than Newcombe's interval over all episodes, paired, for the same reason.
         """
-        found = difference(self.values[measure], other.values[measure])
+        low, high = BOUNDS.get(measure, (-math.inf, math.inf))
+        found = _within(difference(self.values[measure], other.values[measure]), low - high, high - low)
         if measure != SUCCESS:
             return found
-        return _widened(found, _percent(paired_success(self._succeeded, other._succeeded).difference), low=-100.0)
+        return _widened(found, _percent(paired_success(self._succeeded, other._succeeded).difference))
 
 
 def _percent(share: Estimate) -> Estimate:
     return Estimate(100 * share.value, 100 * share.low, 100 * share.high, share.n)
 
 
-def _widened(estimate: Estimate, least: Estimate, *, low: float) -> Estimate:
-    """Return the percentage with an interval that holds that of `least` too, within `low` and 100."""
-    bounds = max(low, min(estimate.low, least.low)), min(100.0, max(estimate.high, least.high))
-    return Estimate(estimate.value, *bounds, estimate.n)
+def _within(estimate: Estimate, low: float, high: float) -> Estimate:
+    """Return the estimate with its interval cut to what is possible."""
+    return replace(estimate, low=max(estimate.low, low), high=min(estimate.high, high))
+
+
+def _widened(estimate: Estimate, least: Estimate) -> Estimate:
+    """Return the estimate with an interval that holds that of `least` too."""
+    return replace(estimate, low=min(estimate.low, least.low), high=max(estimate.high, least.high))
 
 
 def measured(run: Sequence[EpisodeResult]) -> dict[str, float]:

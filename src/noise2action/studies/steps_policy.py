@@ -9,6 +9,7 @@ from .policies import (
     COUNTED,
     DIFFUSION,
     JERKS,
+    NAVIGATION,
     SPLIT,
     SUCCESS,
     Budget,
@@ -30,7 +31,7 @@ def run(settings: Settings, progress: Progress) -> Findings:
     """Return success, routes and latency of the same policies for every number of network calls, task by task."""
     tasks = settings.pick(TASKS, quick=TASKS[:2], tiny=TASKS[:1])
     budget = settings.pick(
-        Budget(demonstrations=200, steps=3000, episodes=100, seeds=4),
+        Budget(demonstrations=200, steps=3000, episodes=100, seeds=3, longer=NAVIGATION),
         quick=Budget(demonstrations=90, steps=600, episodes=30, seeds=3),
         tiny=Budget(demonstrations=6, steps=2, episodes=2, seeds=2),
     )
