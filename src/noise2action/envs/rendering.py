@@ -1,7 +1,8 @@
 """Fast pictures of MuJoCo scenes without a display.
 
-Shadows, reflections and multisampling, which a software renderer spends nearly all of its time on, are off. The OpenGL
-platform is chosen when the first picture is asked for, not when `mujoco` is imported: states need none.
+Shadows, reflections and multisampling, which a software renderer spends nearly all of its time on, are off, and meshes
+have few more triangles than a picture shows (`detail.py`). The OpenGL platform is chosen when the first picture is
+asked for, not when `mujoco` is imported: states need none.
 """
 
 import atexit
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MissingExtraError, TaskError, did_you_mean
+from .detail import cell, coarsened
 
 HEADLESS = {"egl": "libegl1 libgl1", "osmesa": "libosmesa6"}
 """OpenGL platforms that need no display, the first that works is taken; the Debian packages that bring each."""
@@ -103,14 +105,15 @@ def _context() -> Any:  # noqa: ANN401 - mujoco's, another class on each platfor
     return context
 
 
-def _drawing(model: Any, size: int) -> Any:  # noqa: ANN401
-    """Return mujoco's drawing context for the model in the current OpenGL context."""
+def _drawing(model: Any, camera: int, size: int) -> Any:  # noqa: ANN401
+    """Return mujoco's drawing context for pictures of the model in the current OpenGL context."""
     library, quality = mujoco(), model.vis.quality
     asked = quality.offsamples, quality.shadowsize
     # Multisampling and the buffer of shadows; read when the drawing context is made, and only then.
     quality.offsamples = quality.shadowsize = 0
     try:
-        drawing = library.MjrContext(model, library.mjtFontScale.mjFONTSCALE_100.value)
+        with coarsened(model, cell(model, camera, size)):
+            drawing = library.MjrContext(model, library.mjtFontScale.mjFONTSCALE_100.value)
     except library.FatalError as error:
         raise TaskError(_remedy(_refused(error))) from error
     finally:
@@ -150,7 +153,7 @@ class Renderer:
         _open.add(self)
         _close_at_exit()
         self._model, self._size = model, size
-        self._drawing = _drawing(model, size)
+        self._drawing = _drawing(model, self._camera, size)
         self._scene = library.MjvScene(model, maxgeom=MAX_GEOMS)
         for flag in (library.mjtRndFlag.mjRND_SHADOW, library.mjtRndFlag.mjRND_REFLECTION):
             self._scene.flags[flag] = 0
