@@ -16,7 +16,6 @@ from noise2action.evaluate import statistics
 from noise2action.evaluate.result import About, Evaluation
 from noise2action.evaluate.rollouts import EpisodeResult
 from noise2action.nets import MLPConfig
-from noise2action.recipes import two_routes
 from noise2action.train.config import TrainConfig
 
 SMALL = MLPConfig(width=16, blocks=1, condition_width=8, time_dim=8)
@@ -38,18 +37,24 @@ def tiny(**changed) -> Settings:
 
 
 def shrink(patch: pytest.MonkeyPatch, *, page: bool = False) -> None:
-    """Make everything small: networks, blocks, resamples, calls that are timed, and no page unless asked for."""
+    """Make everything small: networks, blocks, and what `hasten` does."""
+    experiment = suites.experiment
 
     def small(name):
-        recipe = two_routes()
+        recipe = experiment(name)
         train = TrainConfig(steps=12, batch_size=32, precision="fp32", threads=1)
         policy = replace(recipe.policy, net=SMALL)
         data = replace(recipe.data, held_out=0.25)
-        return replace(recipe, task=name, policy=policy, data=data, train=train)
+        return replace(recipe, policy=policy, data=data, train=train)
 
     patch.setattr(suites, "experiment", small)
     patch.setattr(stages, "experiment", small)
     patch.setattr(settings_module, "BLOCK", 4)
+    hasten(patch, page=page)
+
+
+def hasten(patch: pytest.MonkeyPatch, *, page: bool = False) -> None:
+    """Make small what no other process does: resamples, calls that are timed, and no page unless asked for."""
     patch.setattr(statistics, "RESAMPLES", 99)
     patch.setattr(stages, "measured", partial(stages.measured, calls=3))
     if not page:

@@ -8,9 +8,10 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from stand_in_comparison import shrink, tiny
+from stand_in_comparison import hasten, shrink, tiny
 
 from noise2action.cli import main
 from noise2action.commands import compare as command
@@ -19,10 +20,13 @@ from noise2action.compare import stages
 from noise2action.compare.methods import METHODS
 from noise2action.compare.outputs import protocol
 from noise2action.compare.run import Outcome, run
-from noise2action.compare.settings import FRESH, Place
-from noise2action.envs import tasks
+from noise2action.compare.settings import BLOCK, FRESH, Place
+from noise2action.data.episodes import Episodes
+from noise2action.data.formats import read, write
+from noise2action.envs import pusht, tasks
 from noise2action.errors import ConfigError, MissingExtraError, RunLockedError
 from noise2action.evaluate.result import compare
+from noise2action.recipes.pusht_state import COLUMNS
 
 BC = METHODS["bc"].label
 
@@ -128,6 +132,77 @@ def test_episodes_that_are_there_are_not_run_again(whole, tmp_path, monkeypatch)
     compared(tiny(record=1), tmp_path)
     assert len(calls) == 9  # nothing is left to do
     assert table(tmp_path) == table(whole[0])
+
+
+def test_several_processes_end_in_the_same_table_as_one(tmp_path, monkeypatch):
+    monkeypatch.undo()  # other processes shrink nothing
+    hasten(monkeypatch)
+    settings = tiny(methods=("bc", "ddim"), train_steps=2, episodes=BLOCK + 2)
+    for workers in (1, 2):
+        outcome = compared(settings, tmp_path / f"{workers}", workers=workers)
+        assert outcome.findings == ()
+        assert [len(row.evaluation.results) for row in outcome.tasks[0].rows] == [BLOCK + 2] * 2
+    assert table(tmp_path / "2") == table(tmp_path / "1")
+
+
+def published(task: str, path: Path) -> None:
+    """Write a data set as people publish it: PushT's features packed into one array, and no word on routes."""
+    env, steps = tasks.find(task).make(), []
+    env.action_space.seed(0)
+    for seed in range(2):
+        seen = env.reset(seed=seed)[0]
+        # Here and there: how good they are has no part in this.
+        for _ in range(30):
+            action = env.action_space.sample()
+            steps.append({**seen, "action": action})
+            seen = env.step(action)[0]
+    arrays = {name: np.stack([step[name] for step in steps]) for name in steps[0]}
+    if task == "pusht":
+        arrays["state"] = np.concatenate([arrays.pop(column.feature) for column in COLUMNS], axis=1)
+    write(path, Episodes(arrays, np.array([30, 60])))
+
+
+@pytest.mark.parametrize(("suite", "task"), [("navigation", "two_routes"), ("pusht", "pusht")])
+def test_given_demonstrations_stand_in_for_a_demonstrator(tmp_path, capsys, monkeypatch, suite, task):
+    monkeypatch.undo()
+    shrink(monkeypatch, page=True)
+    monkeypatch.setattr(pusht, "MAX_STEPS", 60)
+    path, out = tmp_path / "people.zarr", tmp_path / "out"
+    published(task, path)
+    methods = ("demonstrator", "random", "nearest", "bc")
+    budget = ("--train.steps", "2", "--episodes", "2", "--record", "0", "--workers", "1")
+    words = ("--tasks", task, "--data", str(path), "--methods", *methods, *budget, "--out", str(out))
+    assert main(["compare", suite, *words]) == 0
+    assert BC in capsys.readouterr().out
+    rows = list(csv.DictReader((out / "table.csv").open()))
+    assert [row["method"] for row in rows] == list(methods[1:])
+    # Which routes were demonstrated is unknown, those that are taken are seen where a task has any.
+    assert {row["modes_found"] for row in rows} == {row["demonstrated_entropy_bit"] for row in rows} == {""}
+    assert all(bool(row["routes"]) == (task == "two_routes") for row in rows)
+    document = json.loads((out / "compare.json").read_text())
+    assert document["settings"]["data"] == str(path)
+    assert document["tasks"][task]["demonstrations"] is None
+    assert not Place(out, task).demonstrations.exists()
+    for page in ((out / "compare.html").read_text(), (out / "table.md").read_text()):
+        assert "Given demonstrations, the same for every method" in page
+        assert "attempts" not in page
+        assert "The demonstrator" not in page
+
+
+def test_a_task_that_is_seen_through_a_camera_is_compared_too(tmp_path):
+    name = "two_routes@top:32"
+    settings = tiny(
+        tasks=(name,), methods=("demonstrator", "random", "bc", "ddim"), train_steps=2, episodes=2, record=0
+    )
+    (task,) = compared(settings, tmp_path).tasks
+    assert [row.method.name for row in task.rows] == list(settings.methods)
+    assert read(Place(tmp_path, name).demonstrations).arrays["top"].shape[1:] == (32, 32, 3)
+    # What is seen, and by whom, changes no episode of those who look at nothing.
+    plain = tiny(methods=("random", "nearest"), demonstrations=2, train_steps=2, episodes=2)
+    (unseen,) = compared(plain, tmp_path / "plain").tasks
+    assert unseen.row("random").evaluation.results == task.row("random").evaluation.results
+    rows = list(csv.DictReader((tmp_path / "table.csv").open()))
+    assert {row["task"] for row in rows} == {name}
 
 
 def test_the_protocol_tells_of_the_methods_that_were_compared():

@@ -11,7 +11,9 @@ import torch
 from gymnasium import Env
 from gymnasium.spaces import Box, Dict
 
-from noise2action.envs import gentle_firm, obstacles, two_routes, two_routes_goal, two_routes_text
+from noise2action.envs import gentle_firm, obstacles, rendering, two_routes, two_routes_goal, two_routes_text
+from noise2action.envs.tasks import find
+from noise2action.errors import TaskError
 from noise2action.evaluate.check_env import CHECKS, check_env
 
 MAX_STEPS = 30
@@ -426,6 +428,26 @@ def test_every_check_has_an_environment_that_breaks_it():
 )
 def test_the_light_tasks_pass(make):
     assert check_env(make, seeds=(0, 1), steps=200) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "simulator"),
+    [
+        ("grasp_seen", "metaworld"),
+        ("grasp_novel", "metaworld"),
+        ("maze", "gymnasium_robotics"),
+        ("pusht", "pymunk"),
+    ],
+)
+def test_the_simulated_tasks_pass(name, simulator):
+    pytest.importorskip(simulator, reason="needs the extra `sim`")
+    if name != "pusht":  # which draws without OpenGL
+        try:
+            rendering.platform()
+        except TaskError as error:
+            pytest.skip(str(error))
+    task = find(name)
+    assert check_env(task.make, seeds=(0, 1), steps=task.max_steps) == []
 
 
 def test_one_seed_compares_nothing():

@@ -7,9 +7,13 @@ import pytest
 from control_claims import Row, at, clauses, clocked, findings, rows, told, verdict
 
 from noise2action.data.normalize import Normalizer
-from noise2action.envs.tasks import find
+from noise2action.envs.grasp import Grasp
+from noise2action.envs.sawyer import PUSHED
+from noise2action.envs.tasks import Task, find
 from noise2action.evaluate.rollouts import EpisodeResult, Trace
+from noise2action.evaluate.setting import AS_DRAWN, Setting
 from noise2action.evaluate.statistics import Estimate, paired_success
+from noise2action.policies import AnyPolicy
 from noise2action.recipes.demonstrations import demonstrate
 from noise2action.studies import bc_vs_diffusion, demonstrations, one_or_many_actions, robustness, steps_policy
 from noise2action.studies.policies import (
@@ -103,6 +107,49 @@ def test_paired_success_is_that_of_the_same_episodes() -> None:
     assert found.paired == Estimate(50.0, 100 * expected.low, 100 * expected.high, 4)
 
 
+def compared(diffusion: int, regression: int) -> bc_vs_diffusion.Compared:
+    """Return three trainings of either, which succeed in so many of 20 episodes each."""
+    found = bc_vs_diffusion.Compared(shown=[1.0, 1.0, 1.0])
+    for kind, successes in zip(KINDS, (diffusion, regression), strict=True):
+        for _ in range(3):
+            run = [episode(k, success=k < successes, route="left" if k % 2 else "right") for k in range(20)]
+            found.arms[kind].add(run, further=routed(run, {"left": 0.5, "right": 0.5}))
+    return found
+
+
+def test_the_headline_says_where_averaging_decides_as_the_intervals_do() -> None:
+    several = {"two_routes": compared(16, 6), "maze": compared(9, 8), "obstacles": compared(18, 3)}
+    assert bc_vs_diffusion.decided(several) == (
+        "more often than regression in two_routes and obstacles, as far as is told as often as regression in maze"
+    )
+    text = bc_vs_diffusion.paragraph({**several, "push_block_post": compared(6, 16)})
+    assert text.startswith(
+        "Where the average of the demonstrated ways leads nowhere, diffusion succeeds more often than regression in "
+        "two_routes and obstacles, as far as is told as often as regression in maze, less often than regression in "
+        "push_block_post."
+    )
+    assert bc_vs_diffusion.PLAIN not in text
+
+
+@pytest.mark.parametrize(
+    ("diffusion", "regression", "word"),
+    [(16, 6, "more often than"), (6, 16, "less often than"), (16, 15, "as far as is told as often as")],
+)
+def test_the_task_without_several_ways_has_a_sentence_of_its_own(diffusion: int, regression: int, word: str) -> None:
+    plain = bc_vs_diffusion.PLAIN
+    one, two, *rest = bc_vs_diffusion.paragraph(
+        {"maze": compared(18, 3), plain: compared(diffusion, regression)}
+    ).split("\n\n")
+    # Whatever the plain task shows, it is no part of the first sentence.
+    assert one.endswith("diffusion succeeds more often than regression in maze.")
+    assert two == (
+        f"In {plain}, where the average of the approaches is itself an approach, it succeeds {word} regression."
+    )
+    shares = [f"{kind} in {5 * count:.1f} %" for kind, count in zip(KINDS, (diffusion, regression), strict=True)]
+    (lead,) = (part for part in rest if part.startswith(f"In {plain} (demonstrated routes: 1.00 bits)"))
+    assert all(share in lead for share in shares)
+
+
 def test_claims_on_robustness_follow_from_the_rows() -> None:
     table, text = rows("robustness"), findings("robustness").paragraph
     found = clauses(text, SUCCESS)
@@ -118,21 +165,37 @@ def test_claims_on_robustness_follow_from_the_rows() -> None:
     assert len({at(row, OVERALL).value for row in plain}) == 1
 
 
-@pytest.mark.parametrize("name", robustness.TROUBLES)
-def test_every_trouble_reaches_the_episodes(name: str) -> None:
+@pytest.fixture(scope="module")
+def grasping() -> AnyPolicy:
+    """A policy of hardly any training, enough for what it does to depend on what it sees."""
     pytest.importorskip("metaworld", reason="needs the extra `sim`")
-    task, budget = find("grasp_seen"), Budget(demonstrations=3, steps=2, episodes=1, seeds=1)
-    policy = learnt(task.name, REGRESSION, taught(budget, 0, task=task.name).episodes, budget=budget, seed=0)
-    trouble = robustness.TROUBLES[name]
+    budget = Budget(demonstrations=3, steps=20, episodes=1, seeds=1)
+    return learnt("grasp_seen", REGRESSION, taught(budget, 0, task="grasp_seen").episodes, budget=budget, seed=0)
+
+
+@pytest.mark.parametrize("name", robustness.TROUBLES)
+def test_every_trouble_reaches_the_episodes(name: str, grasping: AnyPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Until just after the push begins.
+    monkeypatch.setattr(Grasp, "max_steps", PUSHED.start + 10)
+    task, trouble = find("grasp_seen"), robustness.TROUBLES[name]
+
+    def lived(task: Task, setting: Setting = AS_DRAWN) -> Trace:
+        (result,) = driven(grasping, 1, task=task, setting=setting)
+        assert result.trace is not None
+        return result.trace
+
+    plain = lived(task)
     assert trouble.none in trouble.strengths
-    env = task.make()
     for strength in trouble.strengths:
-        troubled, setting = robustness.disturbed(task, policy, name, strength)
-        env = troubled.make()
-        env.reset(seed=0, options=dict(setting.options))
+        troubled, setting = robustness.disturbed(task, grasping, name, strength)
         assert setting.options == ({} if name in robustness.NOISES else {name: strength})
         assert troubled.schema == task.schema
-        env.close()
+        found = lived(troubled, setting)
+        alike = [np.array_equal(found.observations[key], seen) for key, seen in plain.observations.items()]
+        assert all(alike) == (strength == trouble.none), strength
+        if name in (*robustness.NOISES, "push"):
+            # The policy does otherwise, as it sees what came of it.
+            assert np.array_equal(found.actions, plain.actions) == (strength == trouble.none), strength
 
 
 def test_observation_noise_is_in_units_of_the_normaliser_and_spares_constants() -> None:

@@ -32,7 +32,6 @@ class Assembly(Sawyer):
 
     def _furnish(self, model: Model) -> None:
         model.body("peg").pos = self._goal + PEG
-        model.site("pegTop").pos = self._goal
 
     def _object(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return self._data.site("RoundNut-8").xpos.copy(), self._data.body("RoundNut").xmat.reshape(3, 3).copy()
