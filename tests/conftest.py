@@ -1,4 +1,4 @@
-"""Tests run with shapes checked at run time, unless `unchecked`, on one thread, reproducibly."""
+"""Tests run on one thread, reproducibly; those of single parts with shapes checked at run time."""
 
 import sys
 from collections.abc import Iterator
@@ -27,6 +27,17 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 def pytest_configure(config: pytest.Config) -> None:
     """Make an unexpected terminal-SNR warning an error; by its text, which imports nothing."""
     config.addinivalue_line("filterwarnings", "error:expected a terminal SNR")
+
+
+# Where parts come together: they run as they do for users, and the tests of each part check its shapes.
+TOGETHER = {Path(__file__).parent / name for name in ("commands", "compare", "evaluate", "recipes", "studies")}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Check no shapes in tests of what parts do together."""
+    for item in items:
+        if item.path.parent in TOGETHER:
+            item.add_marker(pytest.mark.usefixtures("unchecked"))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import get_args
 
 import torch
@@ -116,6 +117,16 @@ def log_snr_grid(path: Path, steps: int, *, low: float = -3.0, high: float = 3.0
     return path.time_at(torch.linspace(low, high, steps + 1, dtype=torch.float64))
 
 
+@cache
+def _scales_at(path: Path, t: float) -> tuple[float, float]:
+    return path.scales_at(t)
+
+
+def scales(path: Path, t: Tensor) -> tuple[Tensor, Tensor] | tuple[float, float]:
+    """Return alpha and sigma; at a single time as numbers, since solvers ask for the same times again and again."""
+    return path.scales(t) if t.ndim else _scales_at(path, float(t))
+
+
 @dataclass(frozen=True)
 class Gaussian:
     """Data N(mean, std^2 I): its posterior mean and its probability flow in closed form."""
@@ -128,8 +139,8 @@ class Gaussian:
         return (self.path.alpha(t) ** 2 * self.std**2 + self.path.sigma(t) ** 2).sqrt()
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        alpha = self.path.alpha(t)
-        shrink = alpha * self.std**2 / self.marginal_std(t) ** 2
+        alpha, sigma = scales(self.path, t)
+        shrink = alpha * self.std**2 / (alpha**2 * self.std**2 + sigma**2)
         return self.mean + shrink * (x_t - alpha * self.mean)
 
     def flow(self, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -159,12 +170,17 @@ class Mixture:
         return cls(path, f64(0.5, 0.2, 0.3), means, covariances)
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
-        spread = alpha**2 * self.covariances + sigma**2 * torch.eye(2, dtype=x_t.dtype)
-        precision = torch.linalg.inv(spread)
-        # Components first and samples last, [3, 2, B].
-        offset = x_t.T - alpha * self.means.unsqueeze(-1)
-        whitened = precision @ offset
-        log_density = (self.weights.log() - 0.5 * torch.logdet(spread)).unsqueeze(-1) - 0.5 * (offset * whitened).sum(1)
-        posterior = self.means.unsqueeze(-1) + alpha * (self.covariances @ whitened)
-        return (log_density.softmax(0).unsqueeze(1) * posterior).sum(0).T.contiguous()
+        alpha, sigma = scales(self.path, t)
+        log_weights, means, variances, axes, across = self.columns
+        spread = alpha**2 * variances + sigma**2
+        # Components first, in the axes of each, and samples last, [3, 2, B].
+        offset = across @ (x_t.T - alpha * means)
+        whitened = offset / spread
+        posterior = (log_weights - 0.5 * (spread.log() + offset * whitened).sum(1)).softmax(0).unsqueeze(1)
+        return (posterior * (means + axes @ (alpha * variances * whitened))).sum(0).T.contiguous()
+
+    @cached_property
+    def columns(self) -> tuple[Tensor, ...]:
+        """Return log-weights [3, 1], means and variances along the axes [3, 2, 1], axes [3, 2, 2], and transposed."""
+        variances, axes = torch.linalg.eigh(self.covariances)
+        return self.weights.log()[:, None], self.means[..., None], variances[..., None], axes, axes.mT.contiguous()
