@@ -31,7 +31,7 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-@pytest.mark.usefixtures("unchecked")  # as for a reader
+@pytest.mark.unchecked  # as for a reader
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_python_examples_run_and_print_what_they_say(page: Path, capsys) -> None:
     for code in blocks(page, "python"):

@@ -13,6 +13,8 @@ from noise2action.nets import MLPConfig, TransformerConfig, UNet1dConfig
 from noise2action.policies import DiffusionConfig, MixtureConfig, RegressionConfig
 from noise2action.seeds import generator
 
+pytestmark = pytest.mark.unchecked
+
 COUNT = 50
 TRANSFORMER = TransformerConfig(width=32, layers=1, heads=2)
 

@@ -31,6 +31,8 @@ from noise2action.recipes import find as recipe
 from noise2action.recipes.prepare import job
 from noise2action.train.loop import fit
 
+pytestmark = pytest.mark.unchecked
+
 TASK = find("two_routes_text")
 SPEC = PolicySpec(obs_steps=2, horizon=4, stride=4, control_hz=10.0)
 

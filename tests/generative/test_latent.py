@@ -88,6 +88,7 @@ def test_the_configuration_survives_json():
         assert decode(LatentConfig, encode(config, LatentConfig)) == config
 
 
+@pytest.mark.unchecked
 def test_two_labelled_clusters_on_a_plane_are_learnt_through_codes():
     def draw(n, seed):
         labels = torch.arange(n) % 2

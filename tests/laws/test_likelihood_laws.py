@@ -33,7 +33,7 @@ def log_normal(z: torch.Tensor, std: float) -> torch.Tensor:
     return torch.distributions.Normal(0.0, std).log_prob(z).sum(1)
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.unchecked
 @pytest.mark.parametrize("solver", SOLVERS, ids=repr)
 @pytest.mark.parametrize("path", [*SMOOTH, TABLE], ids=name)
 def test_the_log_density_of_a_mixture(path: Path, solver: Solver) -> None:

@@ -65,7 +65,7 @@ def test_encoding_a_gaussian_is_the_closed_form(path: Path) -> None:
         )
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.unchecked
 @pytest.mark.parametrize("solver", SOLVERS, ids=repr)
 @pytest.mark.parametrize("path", [*SMOOTH, SHORT_TABLE], ids=name)
 def test_decoding_inverts_encoding(path: Path, solver: Solver) -> None:

@@ -13,7 +13,7 @@ from noise2action.diffusion.samplers import NAMED, UniPC
 from noise2action.diffusion.sampling import TableSampler
 from noise2action.diffusion.tableau import run
 
-pytestmark = pytest.mark.usefixtures("unchecked")
+pytestmark = pytest.mark.unchecked
 # Orders of a whole run. A multistep method begins with a first-order step, whose error of second order stays: 3M and
 # Adams of any order converge like 2M. UniPC's corrector lifts its order by one, from the first step on.
 ORDERS = {

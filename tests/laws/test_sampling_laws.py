@@ -60,7 +60,7 @@ def bumpy(x_t: Tensor, t: Tensor) -> Tensor:
     return (1.7 * x_t + 0.3).sin() * (1 + t)
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.unchecked
 @pytest.mark.parametrize("sampler", DENOISER_SAMPLERS, ids=name)
 @pytest.mark.parametrize("path", PATHS, ids=name)
 def test_a_mixture_is_sampled_with_its_weights_means_and_covariances(path: Path, sampler: TableSampler) -> None:
@@ -293,7 +293,7 @@ def test_sampling_starts_at_the_noise_of_the_grids_first_time(path: Path) -> Non
     assert abs(x.std().item() / level - 1) < 5 / math.sqrt(8000)
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.unchecked
 @pytest.mark.parametrize("path", SMOOTH, ids=name)
 def test_euler_maruyama_samples_a_gaussian(path: Path) -> None:
     n, data = 20_000, Gaussian(path)

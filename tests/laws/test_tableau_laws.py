@@ -66,7 +66,7 @@ def has_churn(sampler: TableSampler) -> bool:
     return isinstance(sampler, EDMStochastic) or (isinstance(sampler, Hybrid) and has_churn(sampler.second))
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.unchecked
 @pytest.mark.parametrize("grid", GRIDS, ids=name)
 @pytest.mark.parametrize("path", PATHS, ids=name)
 def test_identities_on_every_grid(path: Path, grid: Grid) -> None:

@@ -142,6 +142,7 @@ def test_a_saved_policy_plans_as_before(tmp_path):
     assert torch.equal(*plans)
 
 
+@pytest.mark.unchecked
 def test_two_ways_are_both_found_through_codes():
     """Each observation has two right answers, a steady chunk to the left or right: codes must not average them."""
     config = LatentDiffusionConfig(spec=SPEC, net=NET, autoencoder=CODES)

@@ -100,6 +100,7 @@ def test_components_are_drawn_by_weight_and_the_mode_is_the_likeliest():
     close(m.draw("mode", None)[0], m.means[0, m.log_weights[0].argmax()])
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("horizon", [1, 8])
 def test_a_mixture_finds_both_ways_where_regression_ends_between_them(horizon):
     spec, batch = two_ways(horizon)
@@ -113,6 +114,7 @@ def test_a_mixture_finds_both_ways_where_regression_ends_between_them(horizon):
     assert float(average.abs().max()) < 0.35
 
 
+@pytest.mark.unchecked
 def test_one_component_is_gaussian_cloning_and_learns_mean_and_spread():
     spec, batch = two_ways(1)
     policy = trained(MixtureConfig(spec=spec, net=NET, components=1), batch)
@@ -123,6 +125,7 @@ def test_one_component_is_gaussian_cloning_and_learns_mean_and_spread():
     close(m.stds[..., 1].mean(), torch.tensor(policy.config.min_std), rtol=0, atol=0.03)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     "config",
     [

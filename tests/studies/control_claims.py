@@ -2,9 +2,14 @@
 
 import math
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
+from importlib import import_module
 
+import pytest
+
+from noise2action.evaluate.latency import measure_latency
 from noise2action.evaluate.statistics import Estimate
+from noise2action.studies import STUDIES
 from noise2action.studies.study import Findings, Settings, Spread, find
 
 Row = dict[str, object]
@@ -12,8 +17,12 @@ Row = dict[str, object]
 
 @lru_cache
 def findings(name: str) -> Findings:
-    """Return a study of the least size."""
-    return find(name).run(Settings("tiny", seed=3), lambda done, total: None)
+    """Return a study of the least size; plans are timed without any to warm up."""
+    study = find(name)
+    with pytest.MonkeyPatch.context() as patch:
+        module = import_module(f"noise2action.studies.{STUDIES[name].module}")
+        patch.setattr(module, "measure_latency", partial(measure_latency, warmup=0), raising=False)
+        return study.run(Settings("tiny", seed=3), lambda done, total: None)
 
 
 def rows(name: str) -> list[Row]:

@@ -59,18 +59,30 @@ def test_claims_on_demonstrations_follow_from_the_rows() -> None:
         assert f"3 {told(gap, 1)}" in found[k][verdict(gap)]
 
 
-def test_enough_demonstrations_are_those_beyond_the_last_that_are_surely_worse() -> None:
+LEVELS = {"diffusion": (10, 60, 61), "regression": (60, 61, 60)}
+ENOUGH = "the fewest demonstrations from which on success is not told to be lower than from 100 are"
+
+
+@pytest.mark.parametrize(
+    ("levels", "sentence"),
+    [
+        (LEVELS, f"{ENOUGH} 50 for diffusion and 25 for regression"),
+        (
+            {**LEVELS, "regression": (80, 60, 5)},
+            f"{ENOUGH} 50 for diffusion and 25 for regression; higher even is that of regression from 25 and 50",
+        ),
+    ],
+)
+def test_enough_demonstrations_are_those_beyond_the_last_that_are_surely_worse(
+    levels: dict[str, tuple[int, ...]], sentence: str
+) -> None:
     arms = {(TASK, kind, count): Arm() for kind in KINDS for count in (25, 50, 100)}
-    levels = {"diffusion": (10, 60, 61), "regression": (60, 61, 60)}
     for (_, kind, count), arm in arms.items():
         mean = levels[kind][(25, 50, 100).index(count)]
         for shift in (-2, 2, 0):
             level = mean + shift * (1 if count < 100 else -1)
             arm.add([episode(j, success=j < level) for j in range(100)])
-    said = demonstrations.enough(arms, TASK)
-    assert (
-        said == "the fewest demonstrations that are not told apart from 100 are 50 for diffusion and 25 for regression"
-    )
+    assert demonstrations.enough(arms, TASK) == sentence
 
 
 def test_claims_on_averaging_follow_from_the_rows() -> None:

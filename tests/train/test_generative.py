@@ -21,6 +21,7 @@ CONFIG = ModelConfig((2,), NET, classes=4)
 SHORT = GenerativeTrain(steps=4, batch_size=16)
 
 
+@pytest.mark.unchecked
 def test_a_model_of_labelled_points_samples_each_class():
     model = fit(CONFIG, DATA.x, DATA.labels, train=GenerativeTrain(steps=500, batch_size=128), seed=0)
     held_out = POINTS["conditional_mixture"].draw(2000, 1)

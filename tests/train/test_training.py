@@ -104,6 +104,7 @@ def test_a_run_interrupted_at_any_step_resumes_to_the_same_bits(tmp_path, stop, 
     assert_bit_equal(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_training_lowers_the_loss_and_the_average_follows_the_weights(tmp_path, precision):
     ema = PowerEMA(limit=0.98)

@@ -91,15 +91,27 @@ def paragraph(arms: Arms) -> str:
 
 
 def enough(arms: Arms, task: str) -> str:
-    """Return the fewest demonstrations from which on more of them make no difference that is told, by kind."""
+    """Return the fewest demonstrations from which on success is not lower than from the most, by kind.
+
+    And those, fewer than the most, from which it is higher: policies that average need not gain from more.
+    """
     compared = counts(arms)
     found: list[str] = []
+    better: list[str] = []
     for kind in KINDS:
         last = arms[task, kind, max(compared)]
-        worse = [count for count in compared[:-1] if arms[task, kind, count].less(last, SUCCESS).high < 0]
+        gaps = {count: arms[task, kind, count].less(last, SUCCESS) for count in compared[:-1]}
+        worse = [count for count, gap in gaps.items() if gap.high < 0]
+        higher = [f"{count}" for count, gap in gaps.items() if gap.low > 0]
         least = compared[compared.index(max(worse)) + 1] if worse else compared[0]
         found.append(f"{least} for {kind}")
-    return f"the fewest demonstrations that are not told apart from {max(compared)} are {listing(found)}"
+        if higher:
+            better.append(f"{kind} from {listing(higher)}")
+    more = f"; higher even is that of {listing(better)}" if better else ""
+    return (
+        f"the fewest demonstrations from which on success is not told to be lower than from {max(compared)} are "
+        f"{listing(found)}{more}"
+    )
 
 
 def _figure(arms: Arms) -> Figure:
