@@ -12,7 +12,7 @@ from jaxtyping import install_import_hook
 # A warning filter that names a class of the package imports it before this file is read, and so past the hook.
 for name in [n for n in sys.modules if n.split(".")[0] == "noise2action"]:
     del sys.modules[name]
-# Where shapes are written, but for verbs, comparisons and studies, whose tests are of what parts do together.
+# Where shapes are written, but for verbs, comparisons and studies: their tests are of what parts do together.
 CHECKED = "condition control data diffusion encoders evaluate generative nets policies train"
 install_import_hook([f"noise2action.{name}" for name in CHECKED.split()], "beartype.beartype")
 
@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error:expected a terminal SNR")
 
 
-# Where parts come together: they run as they do for users, and the tests of each part check its shapes.
+# Where parts come together: they run as they do for users. What has shapes of its own there is drawn or printed.
 TOGETHER = {Path(__file__).parent / name for name in ("commands", "compare", "recipes", "studies")}
 
 

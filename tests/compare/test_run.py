@@ -134,6 +134,7 @@ def test_episodes_that_are_there_are_not_run_again(whole, tmp_path, monkeypatch)
     assert table(tmp_path) == table(whole[0])
 
 
+@pytest.mark.slow
 def test_several_processes_end_in_the_same_table_as_one(tmp_path, monkeypatch):
     monkeypatch.undo()  # other processes shrink nothing
     hasten(monkeypatch)

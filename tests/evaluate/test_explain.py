@@ -42,8 +42,6 @@ from noise2action.seeds import generator
 
 close = torch.testing.assert_close
 
-pytestmark = pytest.mark.unchecked
-
 CAMERA = Feature("camera", (8, 6, 3), kind="image", dtype="uint8")
 LOOK = Feature("look", (3, 6, 6), kind="image", dtype="uint8", goal=True)
 SAID = Feature("said", (1,), kind="text", dtype="int64", sentences=("left", "right"))

@@ -124,7 +124,7 @@ def _scales_at(path: Path, t: float) -> tuple[float, float]:
 
 def scales(path: Path, t: Tensor) -> tuple[Tensor, Tensor] | tuple[float, float]:
     """Return alpha and sigma; at a single time as numbers, since solvers ask for the same times again and again."""
-    return path.scales(t) if t.ndim else _scales_at(path, float(t))
+    return path.scales(t) if t.ndim or t.requires_grad else _scales_at(path, float(t))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The study of networks: every claim is recomputed from its table."""
 
+import pytest
 import torch
 from control_claims import at, clauses, clocked, findings, rows, told, verdict
 
@@ -11,6 +12,7 @@ from noise2action.studies import backbones
 from noise2action.studies.policies import JERK, SPEC, SUCCESS
 
 
+@pytest.mark.slow
 def test_claims_on_networks_follow_from_the_rows():
     table, text = rows("backbones"), findings("backbones").paragraph
     for measure, digits in ((SUCCESS, 1), (backbones.STRANGE, 4), (JERK, 1)):
@@ -31,6 +33,7 @@ def test_claims_on_networks_follow_from_the_rows():
             assert f"{row['network']} {size}, {speed}, {plan}." in text
 
 
+@pytest.mark.slow
 def test_networks_are_of_about_the_same_size_and_both_policies_have_the_same():
     table = rows("backbones")
     encoder = EncoderConfig().build(SCHEMA.observations, SPEC.obs_steps)

@@ -11,6 +11,7 @@ from noise2action.studies import seen_vs_novel
 from noise2action.studies.policies import SUCCESS
 
 
+@pytest.mark.slow
 def test_claims_follow_from_the_rows() -> None:
     table, text = rows("seen-vs-novel"), findings("seen-vs-novel").paragraph
     found = clauses(text, SUCCESS)

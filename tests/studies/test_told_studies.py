@@ -40,6 +40,7 @@ def test_claims_on_guidance_follow_from_the_rows():
         assert at(row, FOLLOWED).value == pytest.approx(np.mean(sides))
 
 
+@pytest.mark.slow
 def test_claims_on_conditioning_follow_from_the_rows():
     table, text = rows("conditioning"), findings("conditioning").paragraph
     assert {(r["network"], r["conditioning"]) for r in table} == {

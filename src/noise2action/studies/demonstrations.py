@@ -91,9 +91,9 @@ def paragraph(arms: Arms) -> str:
 
 
 def enough(arms: Arms, task: str) -> str:
-    """Return the fewest demonstrations from which on success is not lower than from the most, by kind.
+    """Return the fewest demonstrations from which on success is not told to be below that with the most, by kind.
 
-    And those, fewer than the most, from which it is higher: policies that average need not gain from more.
+    And those with which it is told to be above: policies that average need not gain from more.
     """
     compared = counts(arms)
     found: list[str] = []
@@ -102,15 +102,14 @@ def enough(arms: Arms, task: str) -> str:
         last = arms[task, kind, max(compared)]
         gaps = {count: arms[task, kind, count].less(last, SUCCESS) for count in compared[:-1]}
         worse = [count for count, gap in gaps.items() if gap.high < 0]
-        higher = [f"{count}" for count, gap in gaps.items() if gap.low > 0]
+        higher = [str(count) for count, gap in gaps.items() if gap.low > 0]
         least = compared[compared.index(max(worse)) + 1] if worse else compared[0]
         found.append(f"{least} for {kind}")
         if higher:
-            better.append(f"{kind} from {listing(higher)}")
-    more = f"; higher even is that of {listing(better)}" if better else ""
+            better.append(f"; {kind} succeeds significantly more often with {listing(higher)}")
     return (
-        f"the fewest demonstrations from which on success is not told to be lower than from {max(compared)} are "
-        f"{listing(found)}{more}"
+        f"the fewest demonstrations from which on success is not significantly below that with {max(compared)} are "
+        f"{listing(found)}{''.join(better)}"
     )
 
 
