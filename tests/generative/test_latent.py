@@ -89,6 +89,7 @@ def test_the_configuration_survives_json():
 
 
 @pytest.mark.unchecked
+@pytest.mark.slow
 def test_two_labelled_clusters_on_a_plane_are_learnt_through_codes():
     def draw(n, seed):
         labels = torch.arange(n) % 2

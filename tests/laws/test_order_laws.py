@@ -8,7 +8,7 @@ from exact import SMOOTH, TABLES, Gaussian, Mixture, log_snr_grid, name
 from scipy.integrate import solve_ivp
 
 from noise2action.diffusion.multistep import adams
-from noise2action.diffusion.paths import Path
+from noise2action.diffusion.paths import VE, LinearVP, Path, Straight
 from noise2action.diffusion.samplers import NAMED, UniPC
 from noise2action.diffusion.sampling import TableSampler
 from noise2action.diffusion.tableau import run
@@ -98,7 +98,11 @@ def mixture_flow(data: Mixture, x: torch.Tensor, start: torch.Tensor, end: torch
     return torch.as_tensor(solution.y[:, -1]).reshape(x.shape)
 
 
-@pytest.mark.parametrize("path", list({type(p): p for p in SMOOTH}.values()), ids=name)
+KINDS = list({type(p): p for p in SMOOTH}.values())
+AT_LENGTH = [pytest.param(p, marks=() if type(p) in (Straight, LinearVP, VE) else pytest.mark.slow) for p in KINDS]
+
+
+@pytest.mark.parametrize("path", AT_LENGTH, ids=name)
 def test_order_on_a_gaussian_mixture(path: Path) -> None:
     data = Mixture.on(path)
     grids = {steps: log_snr_grid(path, steps, low=-2.5, high=2.5) for steps in (160, 320)}

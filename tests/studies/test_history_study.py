@@ -1,6 +1,7 @@
 """The study of history: every claim is recomputed from its table."""
 
 import numpy as np
+import pytest
 import torch
 from control_claims import at, clauses, findings, rows, told, verdict
 
@@ -11,6 +12,7 @@ from noise2action.studies import history
 from noise2action.studies.policies import JERK, SUCCESS, blanked
 
 
+@pytest.mark.slow
 def test_claims_follow_from_the_rows():
     table, text = rows("history"), findings("history").paragraph
     shown = list(history.SHOWN)
