@@ -98,13 +98,24 @@ def test_a_third_that_is_not_told_apart_ties_though_the_second_does():
     assert not told.won
 
 
-def test_samplers_of_one_training_neither_block_each_other_nor_tie():
+def test_samplers_of_one_training_do_not_block_each_other_and_are_named_together():
     control = row("bc", "0" * 40)
     ddim, dpm = row("ddim", "1" * 40, control=control), row("dpm-solver++", "1" * 40, control=control)
     told = verdict([control, ddim, dpm])
     assert told.won
     assert (told.leader.method.name, told.second.method.name) == ("ddim", "bc")
+    assert verdict_text(told) == "Ahead: diffusion (DDIM), level with diffusion (DPM-Solver++ 2M) of the same training"
+    assert [line.rpartition(",")[2] for line in table_csv([found(control, ddim, dpm)]).splitlines()[1:]] == [
+        "",
+        "wins",
+        "ties",
+    ]
+    text = paragraph([found(control, ddim, dpm)])
+    assert "diffusion (DPM-Solver++ 2M), of the same training, is not told apart from it." in text
+    assert "These are 4 verdicts" in text  # two less the control, and the leader less each of two
     assert verdict([ddim, dpm]).second is None
+    worse = row("dpm-solver++", "1" * 10 + "0" * 30, control=control)
+    assert verdict_text(verdict([control, ddim, worse])) == "Ahead: diffusion (DDIM)"
 
 
 @pytest.mark.parametrize(("episodes", "won"), [(3, False), (5, False), (6, True)])
@@ -159,12 +170,21 @@ def test_words_follow_the_interval(outcomes, said):
 def test_a_narrow_terminal_has_fewer_columns_and_whole_cells(width, heads):
     control = row("bc", "0" * 40)
     task = found(control, row("ddim", "1" * 40, control=control), row("dpm-solver++", "1" * 39 + "0", control=control))
-    results, costs = rich_tables(task, width=width)
+    results, manner, costs = rich_tables(task, width=width)
     text = _printed(results, width)
     assert len(results.columns) >= heads
     assert "diffusion (DPM-Solver++ 2M) 97.5 % [87.1, 99.6] +97.5 pp [+83.9, +99.6]" in " ".join(text.split())
-    assert len(text.splitlines()) == 1 + 2 + 3  # a title, the heads with their line, and no cell on two lines
+    assert _on_a_line_each(text, task)
     assert "diffusion (DPM-Solver++ 2M)" in _printed(costs, width)
+    assert [column.header for column in manner.columns][:3] == ["method", "to success (s)", "jerk (m/s⁴)"]
+    assert _on_a_line_each(_printed(manner, width), task)
+
+
+def _on_a_line_each(text, task):
+    """Return whether the last lines are the rows, no cell of which is cut or continues on a second line."""
+    assert ".00 of" not in text or "0.00 of 1.00" in text
+    last = text.splitlines()[-len(task.rows) :]
+    return all(line.startswith(row.method.label) for line, row in zip(last, task.rows, strict=True))
 
 
 def _printed(table, width):
@@ -180,6 +200,8 @@ def test_the_figure_of_scores_has_the_tasks_in_which_a_score_says_more_than_succ
     assert not drawings.score([plain]).axes
     assert len(drawings.time_to_success([plain, graded]).axes) == 2
     assert not drawings.time_to_success([found(row("bc", "0000"))]).axes
+    # Nothing is drawn of what nobody learnt.
+    assert not drawings.jumps([found(row("random", "0110"))]).axes
 
 
 def test_a_route_has_one_colour_and_demonstrations_are_the_first_bar():
@@ -191,6 +213,7 @@ def test_a_route_has_one_colour_and_demonstrations_are_the_first_bar():
     assert colours[0]["right-left"] != colours[0]["left-left"]
     assert one.get_yticklabels()[0].get_text() == "demonstrations"
     assert [bar.get_width() for bar in one.patches if bar.get_y() < -0.5 and bar.get_width()] == [50, 50]
+    assert [text.get_text() for text in one.texts] == ["1.00 bit", "0.00 bit", "0.00 bit"]
 
 
 def _legend(axes):

@@ -4,8 +4,12 @@ import csv
 import json
 import multiprocessing
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ from stand_in_comparison import hasten, shrink, tiny
 from noise2action.cli import main
 from noise2action.commands import compare as command
 from noise2action.commands.compare import CompareArgs, settings_of
+from noise2action.compare import run as run_module
 from noise2action.compare import stages
 from noise2action.compare.methods import METHODS
 from noise2action.compare.outputs import protocol
@@ -24,8 +29,8 @@ from noise2action.compare.settings import BLOCK, FRESH, Place
 from noise2action.data.episodes import Episodes
 from noise2action.data.formats import read, write
 from noise2action.envs import pusht, tasks
-from noise2action.errors import ConfigError, MissingExtraError, RunLockedError
-from noise2action.evaluate.result import compare
+from noise2action.envs.two_routes import TwoRoutes
+from noise2action.errors import ConfigError, DataError, MissingExtraError, RunLockedError, SchemaError, TaskError
 from noise2action.recipes.pusht_state import COLUMNS
 
 BC = METHODS["bc"].label
@@ -64,9 +69,6 @@ def test_every_method_ran_the_same_episodes_and_one_training_serves_two_samplers
     for row in task.rows:
         assert row.evaluation.seeds == list(range(FRESH, FRESH + 6))
         assert (row.paired is not None) == (row.method.name != "bc")
-    # The same layout: the first observation, and so the start, is fixed by the seed alone.
-    control, other = task.row("bc"), task.row("ddim")
-    assert compare(other.evaluation, control.evaluation).success == other.paired.success
     trained = {path.name for path in (out / "tasks" / "two_routes" / "runs").iterdir()}
     assert trained == {"nearest-seed0", "bc-seed0", "diffusion-seed0"}
 
@@ -87,6 +89,74 @@ def test_all_outputs_are_there_and_say_where_they_come_from(whole):
     assert [row["method"] for row in rows] == list(document["tasks"]["two_routes"]["methods"])
     assert not any("ms" in column or "train_s" in column for column in rows[0])
     assert {row["method"] for row in csv.DictReader((out / "timings.csv").open())} == {"nearest", "bc", "ddim"}
+
+
+def test_every_method_begins_an_episode_with_the_same_observation(tmp_path, monkeypatch):
+    begun, rollout = {}, stages.rollout
+
+    def watched(task, policy, seeds, **options):
+        results = rollout(task, policy, seeds, **options)
+        for result in results:
+            first = {name: seen[0].tolist() for name, seen in result.trace.observations.items()}
+            begun.setdefault(result.seed, []).append(first)
+        return results
+
+    monkeypatch.setattr(stages, "rollout", watched)
+    compared(tiny(methods=("random", "nearest", "bc")), tmp_path)
+    assert sorted(begun) == list(range(FRESH, FRESH + 6))
+    assert all(len(met) == 3 and met[0] == met[1] == met[2] for met in begun.values())
+    assert len({str(met[0]) for met in begun.values()}) == 6
+
+
+@pytest.mark.parametrize("failing", [("bc", FRESH + 4), ("bc ddim", FRESH)])
+def test_what_fails_is_a_finding_and_the_page_shows_the_others(tmp_path, monkeypatch, failing):
+    monkeypatch.undo()
+    shrink(monkeypatch, page=True)
+    methods, first = failing
+    evaluate = stages._evaluate
+
+    def diverges(settings, place, name, seed, block, tell):
+        if name in methods.split() and block[0] >= first:
+            raise DataError("expected finite actions, got NaN")
+        evaluate(settings, place, name, seed, block, tell)
+
+    monkeypatch.setattr(stages, "_evaluate", diverges)
+    outcome = compared(tiny(methods=("random", "bc", "ddim"), record=1), tmp_path)
+    rows = [row.method.name for row in outcome.tasks[0].rows]
+    assert rows == [name for name in ("random", "bc", "ddim") if name not in methods.split()]
+    assert all("got NaN" in finding for finding in outcome.findings)
+    assert "got NaN" in (tmp_path / "compare.html").read_text()
+    assert (tmp_path / "videos" / f"two_routes-seed{FRESH}.mp4").exists()
+    monkeypatch.setattr(stages, "_evaluate", evaluate)
+    monkeypatch.setattr(run_module, "write_page", lambda *_, **__: None)
+    outcome = compared(tiny(methods=("random", "bc", "ddim"), record=1), tmp_path)
+    assert outcome.findings == ()
+    assert len(outcome.tasks[0].rows) == 3
+
+
+@pytest.mark.slow
+def test_a_comparison_of_two_processes_goes_on_after_an_interrupt(tmp_path):
+    """By the command itself: an interrupt reaches it, and the processes that it began."""
+    words = ("--tasks", "two_routes", "--methods", "bc", "ddim", "--demonstrations", "10", "--train.steps", "300")
+    words += ("--episodes", "60", "--record", "0", "--workers", "2")
+    tables = []
+    for name in ("whole", "interrupted"):
+        out = tmp_path / name
+        command = [sys.executable, "-m", "noise2action", "compare", "navigation", *words, "--out", str(out)]
+        if name == "interrupted":
+            begun = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+            sign, deadline = Place(out, "two_routes").run("bc", 0) / "metrics.jsonl", time.monotonic() + 120
+            while not sign.exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            os.killpg(begun.pid, signal.SIGINT)
+            said = begun.communicate(timeout=120)[1]
+            assert begun.returncode == 130
+            assert "the same command goes on" in said
+            assert "Traceback" not in said
+            assert not (out / "table.csv").exists()
+        subprocess.run(command, check=True, capture_output=True)
+        tables.append(table(out))
+    assert tables[0] == tables[1]
 
 
 def _run_until_killed(out: str) -> None:
@@ -190,6 +260,34 @@ def test_given_demonstrations_stand_in_for_a_demonstrator(tmp_path, capsys, monk
         assert "The demonstrator" not in page
 
 
+def test_generated_demonstrations_bring_their_routes(tmp_path):
+    path = tmp_path / "two_routes.npz"
+    assert main(["data", "generate", "two_routes", "--episodes", "6", "--out", str(path)]) == 0
+    (task,) = compared(tiny(methods=("random", "bc"), data=str(path)), tmp_path / "out").tasks
+    assert task.demonstrated is None
+    assert set(task.row("bc").evaluation.reference) <= {"left", "right"}
+    assert task.row("bc").modes.reference_entropy >= 0
+
+
+def test_demonstrations_of_another_task_are_told_before_anything_is_done(tmp_path):
+    path = tmp_path / "two_routes.npz"
+    assert main(["data", "generate", "two_routes", "--episodes", "4", "--out", str(path)]) == 0
+    settings = tiny(suite="pusht", tasks=("pusht",), methods=("random", "bc"), data=str(path))
+    with pytest.raises(SchemaError, match=r"expected the features .* of pusht"):
+        compared(settings, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_episodes_of_other_seeds_are_refused(tmp_path):
+    settings = tiny(methods=("random", "bc"))
+    compared(settings, tmp_path)
+    path = Place(tmp_path, "two_routes").block("bc", 0, FRESH)
+    entries = json.loads(path.read_text())
+    path.write_text(json.dumps(entries[:-1]))
+    with pytest.raises(DataError, match=rf"expected the episodes {FRESH} to {FRESH + 3}, got others: delete the file"):
+        compared(settings, tmp_path)
+
+
 def test_a_task_that_is_seen_through_a_camera_is_compared_too(tmp_path):
     name = "two_routes@top:32"
     settings = tiny(
@@ -260,8 +358,6 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
 
 
 def test_a_demonstrator_that_never_succeeds_is_a_finding_and_the_others_go_on(tmp_path, monkeypatch):
-    from dataclasses import replace  # noqa: PLC0415
-
     good = tasks.TASKS["two_routes"]
     bad = replace(good, name="maze", demonstrate=lambda seed: replace(good.demonstrate(seed), success=False))
     monkeypatch.setitem(tasks.TASKS, "maze", bad)
@@ -274,14 +370,24 @@ def test_a_demonstrator_that_never_succeeds_is_a_finding_and_the_others_go_on(tm
 
 
 def test_a_missing_simulator_is_told_before_anything_runs(tmp_path, monkeypatch):
-    from dataclasses import replace  # noqa: PLC0415
-
     def missing():
         raise MissingExtraError("mujoco", "sim")
 
     monkeypatch.setitem(tasks.TASKS, "maze", replace(tasks.TASKS["maze"], make=missing))
     with pytest.raises(MissingExtraError, match=r"pip install 'noise2action\[sim\]'"):
         compared(tiny(tasks=("two_routes", "maze")), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_camera_that_cannot_draw_is_told_before_anything_runs(tmp_path, monkeypatch):
+    class Blind(TwoRoutes):
+        def reset(self, **_):
+            raise TaskError("expected a renderer")
+
+    seen = tasks.find("two_routes@top:32")
+    monkeypatch.setattr(run_module, "find", lambda name: replace(seen, make=Blind))
+    with pytest.raises(TaskError, match="expected a renderer"):
+        compared(tiny(tasks=("two_routes@top:32",), methods=("bc",), record=0), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -311,8 +417,6 @@ def test_a_missing_simulator_is_told_before_anything_runs(tmp_path, monkeypatch)
     ],
 )
 def test_wrong_words_are_told_in_one_line(tmp_path, capsys, words, told):
-    import re  # noqa: PLC0415
-
     assert main(["compare", *words, "--out", str(tmp_path / "new")]) == 2
     said = capsys.readouterr().err
     assert re.search(told, said), said

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import Env
-from gymnasium.spaces import Box, Dict
+from gymnasium.spaces import Box, Dict, Discrete, Tuple
 
 from noise2action.envs import gentle_firm, obstacles, rendering, two_routes, two_routes_goal, two_routes_text
 from noise2action.envs.tasks import find
@@ -147,7 +147,43 @@ class GreyImage(Sound):
         return {"camera": self.picture()[..., :1].copy()}
 
 
+class Chooses(Sound):
+    """Acts by choices, which it obeys."""
+
+    space = None
+
+    def __init__(self):
+        super().__init__()
+        self.action_space = self.space
+
+    def obeyed(self, action):
+        assert self.action_space.contains(action)
+        return np.array([0.1, 0.0])
+
+
 @breaks("action space")
+class Choice(Chooses):
+    space = Discrete(3)
+
+
+@breaks("action space")
+class Pairs(Chooses):
+    space = Tuple((Discrete(2), Box(-1, 1, (2,))))
+
+
+@breaks("action space")
+class Named(Chooses):
+    space = Dict({"arm": Box(-1, 1, (2,)), "gripper": Discrete(2)})
+
+
+@breaks("action limits")
+class DoubleActions(Sound):
+    def __init__(self):
+        super().__init__()
+        self.action_space = Box(-1, 1, (2,), np.float64)
+
+
+@breaks("action limits")
 class Unbounded(Sound):
     def __init__(self):
         super().__init__()

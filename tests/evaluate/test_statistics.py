@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from noise2action.evaluate.modes import mode_statistics
-from noise2action.evaluate.statistics import bootstrap_mean, paired_score, paired_success, wilson
+from noise2action.evaluate.statistics import bootstrap_mean, paired_score, paired_success, unpaired_success, wilson
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (7, 20), (95, 100)])
@@ -95,6 +95,18 @@ def test_paired_interval_is_the_published_one(table, low, high):
     b = np.repeat([True, False, True, False], table).tolist()
     found = paired_success(a, b).difference
     assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "low", "high"),
+    [((56, 70), (48, 80), 0.0524, 0.3339), ((9, 10), (3, 10), 0.1705, 0.8090), ((5, 56), (0, 29), -0.0381, 0.1926)],
+)
+def test_unpaired_interval_is_the_published_one(a, b, low, high):
+    # Newcombe 1998 on independent proportions, table II, method 10
+    one, other = ([k < successes for k in range(n)] for successes, n in (a, b))
+    found = unpaired_success(one, other)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+    assert (found.value, found.n) == (pytest.approx(a[0] / a[1] - b[0] / b[1]), min(a[1], b[1]))
 
 
 def test_paired_difference_is_antisymmetric_and_never_without_width():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from noise2action.evaluate.rollouts import EpisodeResult
-from noise2action.evaluate.statistics import Estimate, paired_success, wilson
+from noise2action.evaluate.statistics import Estimate, paired_success, unpaired_success, wilson
 from noise2action.policies import DiffusionConfig
 from noise2action.studies.policies import (
     BOUNDARY,
@@ -109,6 +109,24 @@ def test_trainings_that_end_alike_claim_no_certainty():
     pooled = paired_success([j > 0 for j in range(40)] * 3, [True] * 120).difference
     assert (gap.low, gap.high) == pytest.approx((100 * pooled.low, 100 * pooled.high))
     assert gap.low < -2.5 < gap.high
+
+
+def test_arms_of_other_episodes_are_not_paired():
+    whole, part = Arm(), Arm()
+    for _ in range(2):
+        part.add([episode(j, success=j > 0) for j in range(10)])
+        whole.add([episode(j, success=True) for _ in range(3) for j in range(10)])
+    expected = unpaired_success([j > 0 for j in range(10)] * 2, [True] * 60)
+    assert part.less(whole, SUCCESS) == Estimate(-10, 100 * expected.low, 100 * expected.high, 2)
+
+
+def test_differences_of_equal_size_are_no_verdict():
+    arms = {"base": Arm(), "other": Arm()}
+    for arm, jerk in zip(arms.values(), (1.0, 2.0), strict=True):
+        for _ in range(2):
+            arm.add([episode(0, success=True)], further={"more": jerk})
+    assert arms["other"].less(arms["base"], "more") == Estimate(1.0, 1.0, 1.0, 2)
+    assert against(arms, "base", measure="more") == "more is not told apart for other (+1.0 [+1.0, +1.0])"
 
 
 def test_success_is_a_share():

@@ -7,8 +7,9 @@ pytest.importorskip("metaworld", reason="needs the extra `sim`")
 
 from noise2action.envs.grasp_novel import HELD_OUT, SHAPES, TRAINED, GraspNovel
 from noise2action.errors import TaskError
+from noise2action.evaluate.rollouts import EpisodeResult
 from noise2action.studies import seen_vs_novel
-from noise2action.studies.policies import SUCCESS
+from noise2action.studies.policies import SUCCESS, Arm
 
 
 @pytest.mark.slow
@@ -23,6 +24,22 @@ def test_claims_follow_from_the_rows() -> None:
                 gap = at(row, f"{SUCCESS}, less that of {seen_vs_novel.SEEN}")
                 clause = found[2 * k + (name != seen_vs_novel.NOVEL)][verdict(gap)]
                 assert f"{name} {told(gap, 1)}" in clause
+
+
+def test_single_shapes_stand_beside_the_set_in_the_claims() -> None:
+    keys = [name for those, single in seen_vs_novel.SETS.items() for name in (those, *single)]
+    arms = {(observed, name): Arm() for observed in seen_vs_novel.OBSERVED for name in keys}
+    for (_, name), arm in arms.items():
+        shapes = seen_vs_novel.SETS.get(name, (name,))
+        for _ in range(2):
+            arm.add(
+                [EpisodeResult(j, j or name != "star", 1.0, 9, None, 1.0, 0.1, 0.1) for _ in shapes for j in (0, 1)]
+            )
+    found = seen_vs_novel.findings(arms)
+    assert len(found.rows) == len(arms)
+    assert set(keys) == {row[1] for row in found.rows}
+    assert "star (-50.0 [" in found.paragraph
+    assert f"{seen_vs_novel.NOVEL} (" in found.paragraph
 
 
 def test_a_shape_that_is_asked_for_lies_where_the_seed_says() -> None:

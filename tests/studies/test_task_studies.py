@@ -1,5 +1,6 @@
 """The studies over several tasks: every claim is recomputed from the table, and what they measure is what is said."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -9,7 +10,8 @@ from control_claims import Row, at, clauses, clocked, findings, rows, told, verd
 from noise2action.data.normalize import Normalizer
 from noise2action.envs.grasp import Grasp
 from noise2action.envs.sawyer import PUSHED
-from noise2action.envs.tasks import Task, find
+from noise2action.envs.tasks import TASKS, Task, find
+from noise2action.errors import MissingExtraError
 from noise2action.evaluate.rollouts import EpisodeResult, Trace
 from noise2action.evaluate.setting import AS_DRAWN, Setting
 from noise2action.evaluate.statistics import Estimate, paired_success
@@ -36,6 +38,7 @@ from noise2action.studies.policies import (
     smooth,
     taught,
 )
+from noise2action.studies.study import Settings
 
 OVERALL = "success (%), Wilson over all episodes"
 
@@ -109,6 +112,17 @@ def episode(seed: int, *, success: bool, route: str = "left", planned: tuple[int
     starts = np.isin(np.arange(6), planned)
     trace = Trace(actions, starts, {}, None)
     return EpisodeResult(seed, success, float(success), 6, route, 4.0, 0.5, 0.25, trace=trace)
+
+
+@pytest.mark.parametrize("study", [bc_vs_diffusion, one_or_many_actions, steps_policy])
+def test_a_missing_simulator_is_told_before_anything_is_trained(study, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise MissingExtraError("metaworld", "sim")
+
+    monkeypatch.setitem(TASKS, "grasp_seen", replace(TASKS["grasp_seen"], make=missing))
+    monkeypatch.setattr(study, "taught", lambda *_, **__: pytest.fail("something is demonstrated before"))
+    with pytest.raises(MissingExtraError, match="sim"):
+        study.run(Settings("quick"), lambda *_: None)
 
 
 def test_paired_success_is_that_of_the_same_episodes() -> None:

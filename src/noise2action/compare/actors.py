@@ -9,7 +9,6 @@ import torch
 from jaxtyping import UInt8
 
 from ..commands.runs import open_policy
-from ..data.formats import read
 from ..envs.episode import record
 from ..envs.tasks import Task, find
 from ..evaluate.rollouts import EpisodeResult
@@ -18,32 +17,27 @@ from ..policies import PolicySpec, SampledPolicy
 from ..policies.policy import Policy
 from ..seeds import derive
 from .methods import Method, RandomPolicy
-from .settings import Place, Settings
+from .settings import Place
 
 FAILURES = 4
 """Failed episodes that run together whose last frame is kept."""
 Picture = UInt8[np.ndarray, "h w 3"]
 
 
-def policy_of(settings: Settings, place: Place, method: Method, seed: int) -> Policy:
+def policy_of(place: Place, method: Method, seed: int) -> Policy:
     """Return the policy that a method runs."""
     if method.training is None:
-        return _random(settings, place)
+        return _random(place)
     policy, checkpoint = open_policy(place.run(method.training, seed))
     sampling = method.sampling(checkpoint.deployed.policy)
     return policy.resampled(sampling) if sampling is not None and isinstance(policy, SampledPolicy) else policy
 
 
-def _random(settings: Settings, place: Place) -> RandomPolicy:
-    """Return uniform actions within the range that the task allows, or, where it states none, that was demonstrated."""
+def _random(place: Place) -> RandomPolicy:
+    """Return uniform actions within the range that the task allows."""
     task = find(place.task)
-    feature = task.schema.action
-    low, high = feature.bounds
-    if not np.isfinite(high - low).all():
-        shown = read(place.demonstrations if settings.data is None else settings.data, ["action"]).arrays["action"]
-        low, high = shown.min(axis=0), shown.max(axis=0)
     spec = PolicySpec(obs_steps=1, horizon=1, stride=1, control_hz=task.control_hz)
-    low, high = (torch.tensor(np.array(end, dtype=np.float32)) for end in (low, high))
+    low, high = (torch.tensor(np.array(end, dtype=np.float32)) for end in task.schema.action.bounds)
     return RandomPolicy(task.schema, low, high, spec)
 
 

@@ -130,6 +130,10 @@ def routes(tasks: Sequence[TaskRows]) -> Figure:
             where = range(-len(above), len(rows))
             axes.barh(where, width, left=left, height=0.62, color=colours[name], label=name)
             left += width
+        modes = [row.modes for row in rows]
+        bits = [m.reference_entropy for m in modes[:1] if m] + [m.entropy for m in modes if m]
+        for line, entropy in zip(where, bits, strict=False):
+            axes.text(101, line, f"{entropy:.2f} bit", fontsize=FONT - 1, color=INK, va="center")
         axes.set(xlim=(0, 100), xlabel="share of the episodes (%)")
         axes.legend(
             frameon=False,
@@ -188,6 +192,7 @@ def _panels(
 ) -> Figure:
     """Return a figure with a panel a task, of the rows to keep; the names of methods stand on the left of each line.
 
+    Without such rows it is empty.
     `below` is further height (in) of a panel; `above` names lines above those of the methods, at -1 and up;
     `marks` are dots for the legend, filled or not.
     """
@@ -208,7 +213,7 @@ def _panels(
         axes.tick_params(labelleft=k % across == 0 or _differ(kept, k))
         for label in (axes.xaxis.label, *axes.get_yticklabels()):
             label.set(color=INK, fontsize=FONT)
-    if legend:
+    if legend and kept:
         used = {kind_of(row) for rows in kept.values() for row in rows}
         handles = [
             figure.axes[0].scatter([], [], color=colour, label=name) for name, colour in KINDS.items() if name in used

@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 
 from ..errors import MissingExtraError
 from ..evaluate.figures import FONT, INK, PALETTE, Figure
+from .actors import FAILURES
 from .methods import Method
 from .settings import Place, Settings
 
@@ -18,7 +19,6 @@ STRIP = 28
 """Pixels of the line above a picture."""
 REST = 1.0
 """Seconds that the end stays."""
-MOST_FAILURES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,21 +87,24 @@ def failures(settings: Settings, place: Place, method: Method) -> list[tuple[int
     found: dict[int, Frame] = {}
     for block in settings.blocks:
         path = place.block(method.name, settings.seed, block[0]).with_suffix(".npz")
-        if path.exists() and len(found) < MOST_FAILURES:
+        if path.exists() and len(found) < FAILURES:
             with np.load(path, allow_pickle=False) as stored:
                 found |= {int(name): stored[name] for name in stored.files}
-    return sorted(found.items())[:MOST_FAILURES]
+    return sorted(found.items())[:FAILURES]
 
 
 def films(
     settings: Settings, place: Place, *, succeeded: Mapping[str, Mapping[int, bool]]
 ) -> Iterator[tuple[int, list[Film]]]:
-    """Yield the seed of each filmed episode and its films; `succeeded` says by method and seed how they ended."""
+    """Yield the seed of each filmed episode and its films; `succeeded` says by method and seed how they ended.
+
+    A method that it does not name, as some of its episodes failed, is left out.
+    """
     for episode in settings.blocks[0][: settings.record]:
         found = [
             Film(method.label, read_mp4(path), succeeded[method.name][episode])
             for method in settings.compared
-            if (path := place.film(method.name, episode)).exists()
+            if method.name in succeeded and (path := place.film(method.name, episode)).exists()
         ]
         if found:
             yield episode, found

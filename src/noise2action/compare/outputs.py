@@ -33,7 +33,7 @@ FIGURES: Mapping[str, Callable[[Sequence[TaskRows]], Figure]] = {
 """Figures by file name."""
 BESIDE: Mapping[str, str] = {
     "demonstrator": "The demonstrator sees the whole state and cannot win. ",
-    "random": "Random actions are uniform in the range that a task allows, else that was demonstrated. ",
+    "random": "Random actions are uniform in the range that a task allows. ",
 }
 """What is said of methods that are not trained, where they are compared."""
 

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from ..data.formats import locate
 from ..envs.tasks import find
 from ..evaluate.modes import Modes
 from ..evaluate.result import About, Comparison, Evaluation, compare
 from ..evaluate.statistics import CONFIDENCE, Estimate, PairedSuccess, bootstrap_mean
+from ..recipes.demonstrations import routes_at
 from .methods import CONTROL, Method
 from .settings import Place, Settings
 from .stages import Demonstrated, Timing, demonstrated, episodes, timing
@@ -57,12 +59,19 @@ class Verdict:
     lead: Comparison | None = None
     """The leader against the second."""
     tied: tuple[Row, ...] = ()
-    """Rows of other trainings from which the leader is not told apart."""
+    """Rows from which the leader is not told apart."""
+    intervals: int = 0
+    """Rows that the leader was compared with."""
 
     @property
     def won(self) -> bool:
         """Whether the leader is told apart from every row of another training."""
-        return not self.tied
+        return len(self.siblings) == len(self.tied)
+
+    @property
+    def siblings(self) -> tuple[Row, ...]:
+        """Those of `tied` that sample the leader's own training."""
+        return tuple(row for row in self.tied if row.method.training == self.leader.method.training)
 
 
 @dataclass(frozen=True)
@@ -95,27 +104,28 @@ def apart(success: PairedSuccess) -> bool:
 def verdict(rows: Sequence[Row]) -> Verdict | None:
     """Return who is ahead of the learned policies, by success, then by score, then by the order of the rows.
 
-    The leader wins where it is told `apart` from each of the others; else it ties with all from whom it is not. Rows
-    that sample the leader's own training are no others.
+    The leader wins where it is told `apart` from each row of another training; else it ties.
     """
     ranked = sorted(
         (row for row in rows if row.learned), key=lambda r: (-r.evaluation.success.value, -r.evaluation.score.value)
     )
     if not ranked:
         return None
-    leader = ranked[0]
-    others = [row for row in ranked if row.method.training != leader.method.training]
-    if not others:
-        return Verdict(leader)
-    leads = [compare(leader.evaluation, other.evaluation) for other in others]
-    tied = tuple(row for row, lead in zip(others, leads, strict=True) if not apart(lead.success))
-    return Verdict(leader, others[0], leads[0], tied)
+    leader, *rest = ranked
+    leads = [(row, compare(leader.evaluation, row.evaluation)) for row in rest]
+    tied = tuple(row for row, lead in leads if not apart(lead.success))
+    others = ((row, lead) for row, lead in leads if row.method.training != leader.method.training)
+    second, lead = next(others, (None, None))
+    return Verdict(leader, second, lead, tied, len(leads))
 
 
 def task_rows(settings: Settings, place: Place) -> TaskRows | None:
     """Return the rows of the methods whose episodes are all there; None where there is none."""
     task, told = find(place.task), demonstrated(place)
-    routes = (told.routes or None) if told is not None else None
+    if told is not None:
+        routes = told.routes or None
+    else:
+        routes = (routes_at(locate(settings.data)) or None) if settings.data is not None else None
     found: list[tuple[Method, Evaluation, Timing | None]] = []
     for method in settings.compared:
         results = episodes(settings, place, method)

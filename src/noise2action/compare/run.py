@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from ..commands.runs import console, note
 from ..envs.tasks import find
 from ..errors import MissingExtraError, TaskError
+from ..recipes.prepare import load_episodes
 from ..train.folder import locked, write_env
 from . import stages
 from .outputs import write_page, write_tables
@@ -19,6 +20,7 @@ from .pool import OnProgress, Pool
 from .rows import TaskRows, task_rows
 from .settings import Place, Settings, settle
 from .stages import Work
+from .suites import experiment
 
 STAGES = {
     "demonstrations": stages.demonstrations,
@@ -30,18 +32,22 @@ STAGES = {
 
 
 def check_tasks(settings: Settings) -> None:
-    """Raise an error unless every task can be made here, and drawn where it is to be, before anything is done."""
+    """Raise an error unless every task can be made here, drawn where it is to be, and learnt from given `data`.
+
+    Before anything is done.
+    """
     if settings.record and find_spec("av") is None:
         raise MissingExtraError("PyAV", "report")
     for name in settings.tasks:
         with closing(find(name).make()) as env:
-            if not settings.record:
-                continue
             env.reset(seed=settings.blocks[0][0])
-            try:
-                env.render()
-            except TaskError as error:
-                raise TaskError(f"{name}: {error}; or --record 0, without pictures of episodes") from error
+            if settings.record:
+                try:
+                    env.render()
+                except TaskError as error:
+                    raise TaskError(f"{name}: {error}; or --record 0, without pictures of episodes") from error
+        if settings.data is not None:
+            load_episodes(find(name), replace(experiment(name).data, path=settings.data))
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,8 @@ class Outcome:
 def run(settings: Settings, out: Path, *, workers: int, command: str) -> Outcome:
     """Return the outcome of the comparison in `out`, begun or gone on with; tables are written after each task.
 
-    Raises `ConfigError` where `out` was begun with other settings, and `MissingExtraError` where a simulator is not
-    installed.
+    Raises `ConfigError` where `out` was begun with other settings, `MissingExtraError` where a simulator is not
+    installed, and `SchemaError` for given demonstrations of another task.
     """
     check_tasks(settings)
     with ExitStack() as stack:

@@ -182,7 +182,7 @@ def _evaluate(settings: Settings, place: Place, name: str, seed: int, block: ran
         filmed = settings.record if seed == settings.seed and block == settings.blocks[0] else 0
         results = rollout(
             watched,
-            policy_of(settings, place, method, seed),
+            policy_of(place, method, seed),
             block,
             sampler_seed=seed,
             record=filmed,
@@ -201,17 +201,22 @@ def _evaluate(settings: Settings, place: Place, name: str, seed: int, block: ran
 
 def episodes(settings: Settings, place: Place, method: Method) -> tuple[EpisodeResult, ...] | None:
     """Return the episodes of a method, of all its trainings; None where some are missing."""
-    paths = [
-        place.block(method.name, seed, block[0]) for seed in seeds_of(settings, method) for block in settings.blocks
+    blocks = [
+        (place.block(method.name, seed, block[0]), block)
+        for seed in seeds_of(settings, method)
+        for block in settings.blocks
     ]
-    if not all(path.exists() for path in paths):
+    if not all(path.exists() for path, _ in blocks):
         return None
     found: list[EpisodeResult] = []
-    for path in paths:
-        entries = read_json(path)
+    for path, block in blocks:
+        entries, remedy = read_json(path), "delete the file and run the same command again"
         if not isinstance(entries, list):
-            raise DataError(f"{path}: expected a list of episodes: delete the file and run the same command again")
-        found.extend(decode(EpisodeResult, entry, where=str(path)) for entry in entries)
+            raise DataError(f"{path}: expected a list of episodes: {remedy}")
+        results = [decode(EpisodeResult, entry, where=str(path)) for entry in entries]
+        if [result.seed for result in results] != list(block):
+            raise DataError(f"{path}: expected the episodes {block[0]} to {block[-1]}, got others: {remedy}")
+        found.extend(results)
     return tuple(found)
 
 
@@ -251,7 +256,7 @@ def timings(settings: Settings, place: Place) -> list[Work]:
 def _time(settings: Settings, place: Place, name: str, tell: Tell) -> None:
     task, method = find(place.task), METHODS[name]
     assert method.training is not None, "what is not trained is not timed"
-    policy: Any = policy_of(settings, place, method, settings.seed)
+    policy: Any = policy_of(place, method, settings.seed)
     env = task.make()
     try:
         seen, _ = env.reset(seed=settings.blocks[0][0])

@@ -50,7 +50,9 @@ def numbers(task: TaskRows, row: Row) -> dict[str, Cell]:
     evaluation, paired, modes = row.evaluation, row.paired, row.modes
     success = paired.success if paired else None
     smooth = evaluation.smoothness
-    leads = task.verdict is not None and row in (task.verdict.leader, *task.verdict.tied)
+    told = task.verdict
+    won = told is not None and told.won and row is told.leader
+    level = told is not None and row in (told.leader, *told.tied)
     return {
         "label": row.method.label,
         "sampler": evaluation.about.sampler if row.timing else None,
@@ -72,7 +74,7 @@ def numbers(task: TaskRows, row: Row) -> dict[str, Cell]:
         "entropy_bit": modes.entropy if modes else None,
         "demonstrated_entropy_bit": modes.reference_entropy if modes else None,
         "routes": shares(evaluation.routes) if evaluation.routes else None,
-        "verdict": ("wins" if task.verdict and task.verdict.won else "ties") if leads else None,
+        "verdict": "wins" if won else "ties" if level else None,
     }
 
 
@@ -115,8 +117,9 @@ COLUMNS: Mapping[str, Callable[[Row], str]] = {
     "n": lambda row: str(len(row.evaluation.results)),
 }
 """Columns for people, of one task."""
-NARROW = {name: COLUMNS[name] for name in ("method", "success", "less control", "p", "score", "routes found", "n")}
-"""Columns of a terminal, the first most worth the width."""
+OUTCOME = {name: COLUMNS[name] for name in ("method", "success", "less control", "p", "score", "n")}
+MANNER = {name: write for name, write in COLUMNS.items() if name == "method" or name not in OUTCOME}
+"""Columns of a terminal, in two tables: whether a method succeeds, and how. The first are most worth the width."""
 GAP = 3
 """Characters between two columns of a terminal."""
 CLOCKED: Mapping[str, Callable[[Row], str]] = {
@@ -152,18 +155,24 @@ def _unit(task: TaskRows) -> str:
 def rich_tables(task: TaskRows, *, width: int) -> list[Table]:
     """Return a task's tables for a terminal, each with as many of its columns as `width` characters hold unbroken."""
     found: list[Table] = []
-    for title, columns in ((f"{task.task}: {verdict_text(task.verdict)}", NARROW), ("", CLOCKED)):
+    for title, columns in (
+        (f"{task.task}: {verdict_text(task.verdict)}", OUTCOME),
+        ("", MANNER),
+        ("", CLOCKED),
+    ):
         heads, rows = lines(task, columns)
         needed = [max(map(len, [*head.split(), *cells])) for head, *cells in zip(heads, *rows, strict=True)]
         kept = [k for k in range(len(heads)) if sum(needed[: k + 1]) + GAP * k <= width]
         built = Table(
             title=escape(title) or None, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
         )
-        for k in kept:
-            built.add_column(escape(heads[k]), min_width=needed[k])
+        whole = [max(needed[k], len(heads[k])) for k in kept]
+        fits = sum(whole) + GAP * (len(kept) - 1) <= width
+        for k, wide in zip(kept, whole, strict=True):
+            built.add_column(escape(heads[k]), width=wide if fits else needed[k])
         for row in rows:
             built.add_row(*(escape(row[k]) for k in kept))
-        if rows:
+        if rows and len(kept) > 1:
             found.append(built)
     return found
 

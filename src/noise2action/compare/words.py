@@ -13,14 +13,16 @@ def verdict_text(verdict: Verdict | None) -> str:
     if verdict is None:
         return "No policy was trained"
     names = [row.method.label for row in (verdict.leader, *verdict.tied)]
-    return f"Ahead: {names[0]}" if verdict.won else f"Tie of {listing(names)}"
+    if not verdict.won:
+        return f"Tie of {listing(names)}"
+    return f"Ahead: {names[0]}" + (f", level with {listing(names[1:])} of the same training" if names[1:] else "")
 
 
 def paragraph(tasks: Sequence[TaskRows]) -> str:
     """Return what was found: what drawing chunks is worth against averaging them, then each task."""
     parts = [_against_control(tasks), *(_task(task) for task in tasks)]
     intervals = sum(row.paired is not None for task in tasks for row in task.rows) + sum(
-        task.verdict is not None and task.verdict.lead is not None for task in tasks
+        task.verdict.intervals for task in tasks if task.verdict is not None
     )
     return "\n\n".join([part for part in parts if part] + ([by_chance(intervals)] if intervals else []))
 
@@ -74,7 +76,11 @@ def _lead(verdict: Verdict | None) -> str:
     success = verdict.lead.success
     second = f"{verdict.second.method.label} ({percent(verdict.second.evaluation.success)})"
     if verdict.won:
-        return f"{begun} wins: {points(success.difference)} on {second}, McNemar p {_is(success.p_value)}."
+        level = listing([row.method.label for row in verdict.siblings])
+        return (
+            f"{begun} wins: {points(success.difference)} on {second}, McNemar p {_is(success.p_value)}"
+            f"{f'; {level}, of the same training, is not told apart from it' if level else ''}."
+        )
     ties = listing([row.method.label for row in verdict.tied])
     return f"A tie: {leader} leads, but {success.difference.n} episodes do not tell it apart from {ties}."
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from .env_determinism import global_state, other_seeds, own_arrays, replay, same_seed, second_instance
 from .env_subject import Subject
 from .env_values import (
+    action_limits,
     action_space,
     actions_kept,
     actions_nan,
@@ -32,14 +33,15 @@ SEEDS = tuple(range(5))
 STEPS = 1000
 
 _RUNS = ("interface",)
-_LEGAL = ("interface", "action space")
+_LEGAL = ("interface", "action limits")
 _MEND = "mend the error: every check plays episodes of random legal actions"
 
 CHECKS: tuple[Check[Subject], ...] = (
     Check("construct", constructed, "make it work without arguments: give every parameter a default"),
-    Check("interface", interface, _MEND, ("construct",)),
+    Check("action space", action_space, _MEND, ("construct",)),
+    Check("interface", interface, _MEND, ("action space",)),
     Check("observation space", observation_space, _MEND, _RUNS),
-    Check("action space", action_space, _MEND, _RUNS),
+    Check("action limits", action_limits, _MEND, ("action space",)),
     Check("reset", again, "reset must work at any time: before, in the middle of and after an episode", _RUNS),
     Check("observations", observations, _MEND, ("reset",)),
     Check("same seed", same_seed, _MEND, ("reset",)),

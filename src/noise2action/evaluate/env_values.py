@@ -18,6 +18,8 @@ from .env_subject import Subject
 from .findings import Broken, told, world
 from .played import Played, advance, begin, difference, play, unlike
 
+VECTORS = "policies command vectors: flatten it, and turn choices into numbers"
+
 
 def constructed(subject: Subject) -> str:
     """Return what was made."""
@@ -76,13 +78,18 @@ def _kind(name: str, space: spaces.Space[Any]) -> str:
 
 
 def action_space(subject: Subject) -> str:
-    """Return the size of an action."""
+    """Return that actions are numbers."""
     space = subject.env.action_space
-    if not isinstance(space, spaces.Box) or len(space.shape) != 1 or space.dtype != np.float32:
-        raise Broken(
-            f"expected a Box float32 [A] of actions, got {space}",
-            "policies command vectors: flatten it, and turn choices into numbers",
-        )
+    if not isinstance(space, spaces.Box):
+        raise Broken(f"expected a Box float32 [A] of actions, got {space}", VECTORS)
+    return f"{space.dtype} {space.shape}"
+
+
+def action_limits(subject: Subject) -> str:
+    """Return the size of an action."""
+    space = _box(subject)
+    if len(space.shape) != 1 or space.dtype != np.float32:
+        raise Broken(f"expected a Box float32 [A] of actions, got {space}", VECTORS)
     if not space.is_bounded():
         raise Broken(
             f"expected actions with a smallest and a largest value, got {space.low.min():g}..{space.high.max():g}",

@@ -93,16 +93,30 @@ def paired_success(a: Sequence[bool], b: Sequence[bool]) -> PairedSuccess:
     both, only_a, only_b = (int(k.sum()) for k in ((x > 0) & (y > 0), x > y, x < y))
     rate_a, rate_b = wilson(both + only_a, n), wilson(both + only_b, n)
     correlation = _correlation(both, only_a, only_b, n - both - only_a - only_b)
-    difference = (only_a - only_b) / n
+    discordant = only_a + only_b
+    p_value = float(stats.binomtest(only_a, discordant).pvalue) if discordant else 1.0
+    return PairedSuccess(_joined((only_a - only_b) / n, rate_a, rate_b, correlation), only_a, only_b, p_value)
+
+
+def unpaired_success(a: Sequence[bool], b: Sequence[bool]) -> Estimate:
+    """Return the difference of two success rates on different episodes, `n` of the fewer.
+
+    **Source:** Newcombe, 1998 (Interval estimation for the difference between independent proportions: comparison of
+    eleven methods), method 10. Raises `ValueError` for no episodes.
+    """
+    rate_a, rate_b = wilson(sum(a), len(a)), wilson(sum(b), len(b))
+    return _joined(rate_a.value - rate_b.value, rate_a, rate_b, 0.0)
+
+
+def _joined(difference: float, a: Estimate, b: Estimate, correlation: float) -> Estimate:
+    """Return the difference a - b with Newcombe's interval: both half-widths joined by the law of cosines."""
 
     def distance(one: float, other: float) -> float:
         return math.sqrt(max(one**2 - 2 * correlation * one * other + other**2, 0.0))
 
-    low = difference - distance(rate_a.value - rate_a.low, rate_b.high - rate_b.value)
-    high = difference + distance(rate_a.high - rate_a.value, rate_b.value - rate_b.low)
-    discordant = only_a + only_b
-    p_value = float(stats.binomtest(only_a, discordant).pvalue) if discordant else 1.0
-    return PairedSuccess(Estimate(difference, low, high, n), only_a, only_b, p_value)
+    low = difference - distance(a.value - a.low, b.high - b.value)
+    high = difference + distance(a.high - a.value, b.value - b.low)
+    return Estimate(difference, low, high, min(a.n, b.n))
 
 
 def paired_score(a: Sequence[float], b: Sequence[float], seed: int) -> Estimate:

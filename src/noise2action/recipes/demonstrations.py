@@ -116,7 +116,8 @@ def routes_at(path: Path) -> dict[str, float]:
     episodes = read(path, [ROUTE])
     names = episodes.sentences.get(ROUTE, ())
     taken = episodes.arrays[ROUTE][episodes.ends - 1, 0]
-    return {name: float(np.mean(taken == position)) for position, name in enumerate(names)}
+    shares = {name: float(np.mean(taken == position)) for position, name in enumerate(names)}
+    return {name: share for name, share in shares.items() if share}
 
 
 def _append(arrays: dict[str, Array], made: Mapping[str, Array]) -> None:

@@ -26,6 +26,7 @@ from .policies import (
     against,
     beginning,
     cells,
+    check_tasks,
     driven,
     heads,
     learnt,
@@ -73,6 +74,7 @@ def run(settings: Settings, progress: Progress) -> Findings:
         tiny=Budget(demonstrations=6, steps=2, episodes=2, seeds=2),
     )
     plans = settings.pick(100, quick=20, tiny=1)
+    check_tasks(tasks)
     arms: Arms = {(task, stride): Executed() for task in tasks for stride in STRIDES}
     done = 0
     for k in range(budget.seeds):

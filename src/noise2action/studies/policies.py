@@ -20,7 +20,7 @@ from ..evaluate.modes import mode_statistics
 from ..evaluate.rollouts import EpisodeResult, rollout
 from ..evaluate.setting import AS_DRAWN, Setting
 from ..evaluate.smoothness import jumps, rms_jerk
-from ..evaluate.statistics import Estimate, paired_success, wilson
+from ..evaluate.statistics import Estimate, paired_success, unpaired_success, wilson
 from ..nets import MLPConfig
 from ..policies import AnyPolicy, AnyPolicyConfig, DiffusionConfig, PolicySpec, RegressionConfig
 from ..policies.checkpoint import build, load
@@ -75,6 +75,8 @@ HELD_OUT = 1 / 3
 """Share of the demonstrations that no policy is trained on."""
 ONE = 1e-9
 """Such a share where nothing is compared with what is held out: one episode, the least."""
+NO_WIDTH = 1e-9
+"""Of an interval that is one number, but for rounding."""
 WINDOWS = 500
 """Held-out windows from which chunks are planned and compared."""
 
@@ -112,6 +114,12 @@ class Trained:
     job: Job
     seconds: float
     """Processor time of the training."""
+
+
+def check_tasks(names: Sequence[str]) -> None:
+    """Raise the error of a task that cannot be made here, such as `MissingExtraError`, before anything is trained."""
+    for name in names:
+        find(name).make().close()
 
 
 def taught(budget: Budget, seed: int, *, task: str = TASK) -> Demonstrated:
@@ -248,13 +256,21 @@ class Arm:
     def less(self, other: "Arm", measure: str) -> Estimate:
         """Return the mean over trainings of this arm less `other`, paired by training.
 
-        That of success is no narrower than Newcombe's interval over all episodes, paired, for the same reason.
+        That of success is no narrower than that over all episodes, for the same reason.
         """
         low, high = BOUNDS.get(measure, (-math.inf, math.inf))
         found = _within(difference(self.values[measure], other.values[measure]), low - high, high - low)
-        if measure != SUCCESS:
-            return found
-        return _widened(found, _percent(paired_success(self._succeeded, other._succeeded).difference))
+        return _widened(found, self.pooled(other)) if measure == SUCCESS else found
+
+    def pooled(self, other: "Arm") -> Estimate:
+        """Return the success (%) in all episodes less that of `other`, by Newcombe: of these policies, not of others.
+
+        Paired, unless the arms have other episodes.
+        """
+        mine, theirs = self._succeeded, other._succeeded
+        if [result.seed for result in self.episodes] != [result.seed for result in other.episodes]:
+            return _percent(unpaired_success(mine, theirs))
+        return _percent(paired_success(mine, theirs).difference)
 
 
 def _percent(share: Estimate) -> Estimate:
@@ -340,8 +356,9 @@ def apart(pairs: Mapping[str, tuple[Arm, Arm]], *, measure: str, digits: int = 1
     """Return for which pairs a measure of the first is above that of the second, as `against` does."""
     found: dict[str, list[str]] = {}
     for name, (arm, other) in pairs.items():
-        gap = arm.less(other, measure)
-        word = verdict(gap, below="lower for", above="higher for", tie="not told apart for")
+        gap, tie = arm.less(other, measure), "not told apart for"
+        # Few trainings that differ by equally much have an interval without width: that claims more than it knows.
+        word = tie if gap.high - gap.low < NO_WIDTH else verdict(gap, below="lower for", above="higher for", tie=tie)
         numbers = [f"{value:+.{digits}f}" for value in (gap.value, gap.low, gap.high)]
         found.setdefault(word, []).append(f"{name} ({numbers[0]} [{numbers[1]}, {numbers[2]}])")
     return f"{measure} is {', '.join(f'{word} {listing(names)}' for word, names in found.items())}"

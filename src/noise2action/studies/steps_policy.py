@@ -14,6 +14,7 @@ from .policies import (
     SUCCESS,
     Budget,
     beginning,
+    check_tasks,
     driven,
     learnt,
     reached,
@@ -37,6 +38,7 @@ def run(settings: Settings, progress: Progress) -> Findings:
     )
     plans = settings.pick(100, quick=20, tiny=1)
     compared = settings.pick(CALLS, quick=CALLS, tiny=CALLS[:2])
+    check_tasks(tasks)
     arms: Arms = {(task, calls): Steps() for task in tasks for calls in compared}
     done = 0
     for k in range(budget.seeds):
