@@ -10,15 +10,16 @@ import pytest
 
 from noise2action.cli import VERBS, main
 from noise2action.commands import overrides
-from noise2action.commands.evaluate import _file_name, measured
-from noise2action.commands.runs import open_policy
+from noise2action.commands.evaluate import _file_name
 from noise2action.commands.sampling import resolve
 from noise2action.data.formats import read
 from noise2action.envs.tasks import TASKS
 from noise2action.errors import ConfigError, StorageError
+from noise2action.evaluate.latency import measured
 from noise2action.policies import RegressionConfig
 from noise2action.policies.checkpoint import complete
 from noise2action.recipes import RECIPES, find
+from noise2action.recipes.runs import open_policy
 from noise2action.storage import atomic_write, check_place
 
 TINY = [

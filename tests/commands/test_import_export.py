@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 from noise2action import recipes
 from noise2action.cli import main
-from noise2action.commands.runs import open_policy, write_config
 from noise2action.diffusion.grids import LogSNR
 from noise2action.diffusion.paths import TerminalSNRWarning
 from noise2action.diffusion.samplers import NAMED, Adams
@@ -26,6 +25,7 @@ from noise2action.policies.foreign.features import parse, placed
 from noise2action.policies.foreign.lerobot import read
 from noise2action.recipes.experiment import Experiment
 from noise2action.recipes.prepare import begun
+from noise2action.recipes.runs import open_policy, write_config
 from noise2action.schema import Feature, Schema
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "policies" / "foreign"))

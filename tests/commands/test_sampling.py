@@ -2,7 +2,6 @@
 
 import pytest
 
-from noise2action.commands.evaluate import sampler_name
 from noise2action.commands.sampling import GRIDS, grid_named, objective_named, resolve
 from noise2action.config import decode, encode
 from noise2action.diffusion.grids import Karras, LogSNR
@@ -26,6 +25,7 @@ from noise2action.diffusion.sde import Churn
 from noise2action.diffusion.targets import EDM
 from noise2action.diffusion.times import LogNormal
 from noise2action.errors import ConfigError
+from noise2action.evaluate.result import sampler_name
 from noise2action.policies import Sampling
 
 

@@ -9,13 +9,13 @@ import torch
 
 from noise2action.cli import main
 from noise2action.commands import overrides
-from noise2action.commands.runs import open_policy
 from noise2action.commands.train import _changed, _check_start
 from noise2action.data.actions import Relative
 from noise2action.errors import ConfigError
 from noise2action.policies.checkpoint import load
 from noise2action.recipes import find, prepare
 from noise2action.recipes.prepare import begun
+from noise2action.recipes.runs import open_policy
 
 SENTENCES = pytest.mark.skipif(importlib.util.find_spec("sentence_transformers") is not None, reason="is installed")
 

@@ -1,5 +1,7 @@
 """Batched plans and whole episodes are, to the last bit, those of each robot alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -51,17 +53,34 @@ def test_a_plan_does_not_depend_on_who_else_is_planned_for(config):
         assert torch.equal(plan(rows), whole[rows])
 
 
-def test_an_episode_of_a_network_is_the_same_alone_and_among_others():
-    task = find("two_routes")
+def untrained(task, config):
+    """Return a policy of the task with weights that make it move."""
     rng = np.random.default_rng(0)
     arrays = {f.name: rng.uniform(-1, 1, (50, *f.shape)).astype(np.float32) for f in task.schema.features.values()}
     torch.manual_seed(0)
-    config = DiffusionConfig(net=MLPConfig(width=256, blocks=3, condition_width=128))
     policy = config.build(task.schema, Normalizer.fit(arrays, dict.fromkeys(arrays, "limits"))).eval()
     with torch.no_grad():
         for p in policy.parameters():
             p.normal_(0, 0.05)
-    together = rollout(task, policy, range(20), sampler_seed=1)
-    for result, (alone,) in zip(together, (rollout(task, policy, [k], sampler_seed=1) for k in range(20)), strict=True):
+    return policy
+
+
+def _same(task, policy, seeds):
+    together = rollout(task, policy, seeds, sampler_seed=1)
+    for result, (alone,) in zip(together, (rollout(task, policy, [k], sampler_seed=1) for k in seeds), strict=True):
         assert result == alone
         np.testing.assert_array_equal(result.trace.actions, alone.trace.actions)
+
+
+def test_an_episode_of_a_network_is_the_same_alone_and_among_others():
+    task = find("two_routes")
+    config = DiffusionConfig(net=MLPConfig(width=256, blocks=3, condition_width=128))
+    _same(task, untrained(task, config), range(20))
+
+
+def test_simulated_robots_of_one_model_do_not_feel_each_other():
+    """Shapes differ from episode to episode, and the compiled scene is one for all of a process."""
+    pytest.importorskip("metaworld", reason="needs the extra `sim`")
+    task = find("grasp_novel")
+    spec = replace(small_policies.SPEC, control_hz=task.control_hz)
+    _same(task, untrained(task, RegressionConfig(spec=spec, net=small_policies.NET)), range(300_000, 300_004))

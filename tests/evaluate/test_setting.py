@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from noise2action.commands.evaluate import Eval, _sampling, main, sampler_name
+from noise2action.commands.evaluate import Eval, _sampling, main
 from noise2action.commands.report import _drawings, _evaluations
 from noise2action.data.actions import Delta, Relative
 from noise2action.data.normalize import Normalizer
@@ -21,7 +21,7 @@ from noise2action.envs.tasks import find
 from noise2action.envs.two_routes_text import INSTRUCTION, ROUTES
 from noise2action.errors import ConfigError, DataError
 from noise2action.evaluate.report import Report, render
-from noise2action.evaluate.result import About, Evaluation, compare
+from noise2action.evaluate.result import About, Evaluation, compare, sampler_name
 from noise2action.evaluate.rollouts import rollout
 from noise2action.evaluate.setting import AS_DRAWN, Setting, setting_for
 from noise2action.evaluate.tables import comparison_table, told_table
@@ -242,7 +242,7 @@ def test_the_command_says_and_hides_and_names_what_it_cannot(tmp_path, capsys):
     run.mkdir()
     prepared, summary = job(small)
     fit(prepared, run)
-    from noise2action.commands.runs import write_experiment  # noqa: PLC0415 - commands are slow to import
+    from noise2action.recipes.runs import write_experiment  # noqa: PLC0415 - commands are slow to import
 
     write_experiment(run, small, summary)
     told = {"episodes": 2, "record": 0, "workers": 1}

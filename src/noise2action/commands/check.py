@@ -18,8 +18,9 @@ from ..errors import ConfigError, Noise2ActionError, TaskError
 from ..evaluate.check_env import STEPS, check_env
 from ..evaluate.check_policy import check_policy
 from ..evaluate.findings import Finding, told
+from ..recipes.runs import open_policy
 from .checks import at_least
-from .runs import open_policy, say
+from .terminal import say
 
 FOUND = 1
 """Exit status where something was found."""

@@ -21,7 +21,7 @@ from ..compare.words import paragraph
 from ..data.formats import describe
 from ..errors import ConfigError
 from .checks import at_least
-from .runs import check_new, note, say
+from .terminal import check_new, note, say
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ..envs.tasks import find
 from ..errors import ConfigError, DataError
 from ..recipes.demonstrations import demonstrate
 from ..storage import check_place
-from .runs import counter, say
+from .terminal import counter, say
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ..policies.checkpoint import load
 from ..recipes import two_routes
 from . import report
 from .evaluate import Plan, evaluate
-from .runs import check_new, console, say
+from .terminal import check_new, console, say
 from .train import train
 
 

@@ -14,8 +14,8 @@ from ..errors import ConfigError, DataError
 from ..evaluate.tables import network_evaluations
 from ..generative import AnyModel
 from .interpolate import SOLVER
-from .runs import say
 from .samples import write_samples
+from .terminal import say
 
 
 def read(path: Path) -> tuple[Tensor, Tensor | None]:

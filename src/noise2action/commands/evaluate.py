@@ -4,9 +4,8 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -21,30 +20,19 @@ from ..control.executor import Executor
 from ..diffusion.samplers import Adaptive
 from ..envs.tasks import Task
 from ..errors import ConfigError, MissingExtraError
-from ..evaluate.latency import Latency, measure_latency
-from ..evaluate.result import About, Evaluation, compare
+from ..evaluate.latency import measured
+from ..evaluate.result import About, Evaluation, compare, sampler_name
 from ..evaluate.rollouts import EpisodeResult, rollout
 from ..evaluate.setting import AS_DRAWN, Setting, setting_for
 from ..evaluate.tables import comparison_table, table, told_table
 from ..evaluate.video import write_mp4
 from ..evaluate.workers import rollout_in_processes
 from ..policies import AnyPolicy, Guided, SampledPolicy, Sampling
-from ..policies.backbone import Backbone
 from ..recipes.experiment import EvaluateConfig
+from ..recipes.runs import load_policy, open_policy, read_experiment, routes_of, run_folder, task_of
 from .checks import at_least
-from .runs import (
-    check_file,
-    counter,
-    load_policy,
-    note,
-    one_thread,
-    open_policy,
-    read_experiment,
-    routes_of,
-    run_folder,
-    task_of,
-)
-from .sampling import grid_named, name_of, resolve
+from .sampling import grid_named, resolve
+from .terminal import check_file, counter, note, one_thread
 
 
 @dataclass(frozen=True)
@@ -278,28 +266,6 @@ def _first(task: Task, seed: int) -> dict[str, np.ndarray]:
         env.close()
 
 
-WARMUP = 5
-"""Plans before those that are timed."""
-
-
-def measured(policy: AnyPolicy, observation: Mapping[str, np.ndarray], *, calls: int = 100) -> tuple[Latency, int]:
-    """Return the latency of a plan, and its network evaluations: counted, the mean of `calls` plans, a whole number."""
-    nfe = 0
-
-    def count(*_: object) -> None:
-        nonlocal nfe
-        nfe += 1
-
-    # A policy without a network makes no call.
-    hooks = [m.register_forward_pre_hook(count) for m in policy.modules() if isinstance(m, Backbone)]
-    try:
-        latency = measure_latency(policy, observation, calls=calls, warmup=WARMUP)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return latency, round(nfe / (calls + WARMUP))
-
-
 def _about(plan: Plan, policy: AnyPolicy, *, step: int, nfe: int) -> About:
     name = kind(type(policy.config))
     sampling = policy.config.sampling if isinstance(policy, SampledPolicy) else None
@@ -319,20 +285,6 @@ def _about(plan: Plan, policy: AnyPolicy, *, step: int, nfe: int) -> About:
         hidden=plan.setting.hidden,
         threads=1,
     )
-
-
-def sampler_name(sampling: Sampling) -> str:
-    """Return the sampler's name, with options that no name stands for, its grid and guidance: `ddim(eta=0.5), w=2`."""
-    sampler = sampling.sampler
-    name = name_of(sampler)
-    if name is None:
-        fresh = type(sampler)()
-        changed = [f for f in fields(sampler) if getattr(sampler, f.name) != getattr(fresh, f.name)]
-        name = f"{kind(type(sampler))}({', '.join(f'{f.name}={getattr(sampler, f.name)}' for f in changed)})"
-    grid = kind(type(sampling.grid))
-    on = "" if grid == "trailing" else f" on {grid}"
-    by = [f", {told.modality} w={told.weight:g}" for told in sampling.guided]
-    return "".join([name, on, f", w={sampling.guidance:g}" if sampling.guidance else "", *by])
 
 
 def _write(folder: Path, evaluation: Evaluation, results: tuple[EpisodeResult, ...], task: Task) -> None:

@@ -30,23 +30,12 @@ from ..evaluate.views import Looking, View, views
 from ..policies import AnyPolicy, SampledPolicy
 from ..policies.checkpoint import Checkpoint
 from ..recipes.prepare import load_episodes
+from ..recipes.runs import check_run, open_policy, read_experiment, run_folder, task_of
 from ..storage import atomic_write
 from ..train.folder import write_json
 from .checks import at_least
-from .runs import (
-    check_new,
-    check_run,
-    console,
-    counter,
-    note,
-    one_thread,
-    open_policy,
-    read_experiment,
-    run_folder,
-    say,
-    task_of,
-)
 from .sampling import resolve
+from .terminal import check_new, console, counter, note, one_thread, say
 
 UNSEEN = 0.05
 """Below this share of everything, an observation is said to be hardly used."""

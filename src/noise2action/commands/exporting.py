@@ -13,7 +13,8 @@ from ..diffusion.samplers import Scheduler
 from ..errors import ConfigError
 from ..policies import DiffusionPolicy
 from ..policies.foreign.lerobot_export import write
-from .runs import check_new, given_grid, note, open_policy
+from ..recipes.runs import open_policy
+from .terminal import check_new, given_grid, note
 
 
 @dataclass(frozen=True)

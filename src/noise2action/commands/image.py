@@ -22,7 +22,7 @@ from ..train.folder import write_json
 from .drawing import IMAGE_NFE as NFE
 from .drawing import course, draw
 from .learning import Learning, write_animation
-from .runs import note, one_thread, say
+from .terminal import note, one_thread, say
 
 WEIGHTS = (0.0, 1.0, 3.0)
 """Guidance weights that are always compared."""

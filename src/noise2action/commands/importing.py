@@ -13,8 +13,9 @@ from ..policies.foreign import features, lerobot, stanford
 from ..policies.foreign.layout import Foreign, Places, checkpoint_of, own_names
 from ..policies.policy import FASTEST, PolicySpec
 from ..recipes.experiment import Experiment
+from ..recipes.runs import write_config
 from ..train.folder import locked
-from .runs import check_new, given_grid, note, write_config
+from .terminal import check_new, given_grid, note
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from ..nets.counts import parameters
 from ..policies import AnyPolicy, NearestConfig, NearestPolicy
 from ..policies.backbone import Backbone
 from ..policies.checkpoint import MANIFEST, complete, verify
+from ..recipes.runs import open_policy, run_folder
 from ..train.folder import read_metrics
-from .runs import open_policy, run_folder, say
+from .terminal import say
 
 LARGE_MB = 2000.0
 """Data sets larger than this are described from their metadata only."""

@@ -14,8 +14,8 @@ from ..errors import ConfigError, MissingExtraError
 from ..evaluate.tables import network_evaluations
 from ..generative import AnyModel
 from ..storage import atomic_write
-from .runs import note, say
 from .samples import write_samples
+from .terminal import note, say
 
 How = Literal["spherical", "linear"]
 """Ways between two noises."""

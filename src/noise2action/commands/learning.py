@@ -17,8 +17,8 @@ from ..storage import atomic_write
 from ..train.generative import GenerativeTrain, fit
 from .checks import above_zero, at_least
 from .drawing import Drawing, usual_grid
-from .runs import check_new, note, training_bar
 from .sampling import grid_named, objective_named, resolve
+from .terminal import check_new, note, training_bar
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,10 +35,11 @@ from ..policies.checkpoint import Checkpoint
 from ..policies.likelihood import check_density
 from ..policies.likelihood import log_likelihood as chunk_log_likelihood
 from ..recipes.prepare import job, load_episodes
+from ..recipes.runs import open_policy, read_experiment, run_folder
 from ..seeds import generator
 from ..train.folder import write_json
 from .checks import at_least
-from .runs import check_file, counter, note, one_thread, open_policy, read_experiment, run_folder
+from .terminal import check_file, counter, note, one_thread
 
 FEW_DIMENSIONS = 32
 """Dimensions up to which the trace is exact by default: it takes a pass of the network for each."""

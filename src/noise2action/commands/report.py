@@ -20,8 +20,9 @@ from ..evaluate.scenes import denoise_chunks, trajectories, two_routes_scene
 from ..evaluate.setting import setting_for
 from ..policies import DiffusionPolicy
 from ..recipes.experiment import Experiment
+from ..recipes.runs import open_policy, read_experiment, run_folder
 from ..train.folder import read_metrics
-from .runs import check_file, note, open_policy, read_experiment, run_folder, say
+from .terminal import check_file, note, say
 
 DRAWN = 30
 """Rollouts in a picture of trajectories."""

@@ -25,9 +25,9 @@ from .checks import at_least, between
 from .drawing import IMAGE_NFE, NFE, Drawing, draw, usual_grid
 from .encode import read, round_trip
 from .interpolate import SOLVER, How, interpolate
-from .runs import note, one_thread, say
 from .samples import check_file, write_samples
 from .sampling import grid_named, resolve
+from .terminal import note, one_thread, say
 
 METRICS = (
     "energy_distance",

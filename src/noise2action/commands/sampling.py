@@ -14,6 +14,7 @@ from ..diffusion.grids import AnyGrid
 from ..diffusion.objective import Diffusion
 from ..diffusion.samplers import NAMED, Adaptive, AnySampler
 from ..errors import ConfigError, did_you_mean
+from ..evaluate.result import name_of
 
 GRIDS = members(AnyGrid)
 
@@ -49,11 +50,6 @@ def resolve(
     if rtol is not None:
         options["atol"] = rtol
     return replace(chosen, **options)
-
-
-def name_of(sampler: AnySampler) -> str | None:
-    """Return the name that users type for `sampler`; None where its options have no name of their own."""
-    return next((name for name, known in NAMED.items() if known == sampler), None)
 
 
 def component(text: str, *, flag: str) -> dict[str, Any]:

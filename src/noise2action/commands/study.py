@@ -45,7 +45,7 @@ def main(args: StudyArgs) -> int:
 def _run(args: StudyArgs, name: str) -> int:
     # Here, so that --list and a wrong name answer at once: studies import torch and matplotlib.
     from ..studies.study import Settings, find, write  # noqa: PLC0415
-    from .runs import check_new, counter, one_thread, say  # noqa: PLC0415
+    from .terminal import check_new, counter, one_thread, say  # noqa: PLC0415
 
     out = args.out or Path("studies") / name
     check_new(out)

@@ -26,8 +26,8 @@ from ..train.folder import write_json
 from .checks import at_least
 from .drawing import NFE, Drawing, course, draw
 from .learning import Learning, write_animation
-from .runs import note, one_thread, say
 from .sample import named, show
+from .terminal import note, one_thread, say
 
 TRAINING, TRIALS = 100_000, 5
 """Points to train on, and sets of samples that are measured."""

@@ -23,11 +23,12 @@ from ..policies.foreign.noise import in_words
 from ..recipes import find
 from ..recipes.experiment import Experiment
 from ..recipes.prepare import begun, job, schema_of
+from ..recipes.runs import read_experiment, write_experiment
 from ..schema import Schema
 from ..train.folder import locked
 from ..train.loop import Status, check_resumable, fit
 from . import overrides
-from .runs import check_new, counter, note, read_experiment, training_bar, write_experiment
+from .terminal import check_new, counter, note, training_bar
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from ..commands.runs import open_policy
 from ..envs.episode import record
 from ..envs.tasks import Task, find
 from ..evaluate.rollouts import EpisodeResult
 from ..evaluate.smoothness import jumps, rms_jerk
 from ..policies import PolicySpec, SampledPolicy
 from ..policies.policy import Policy
+from ..recipes.runs import open_policy
 from ..seeds import derive
 from .methods import Method, RandomPolicy
 from .settings import Place

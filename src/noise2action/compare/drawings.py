@@ -124,10 +124,9 @@ def routes(tasks: Sequence[TaskRows]) -> Figure:
 
     def draw(axes: Axes, rows: Sequence[Row]) -> None:
         bars = [rows[0].evaluation.reference or {} for _ in above] + [row.evaluation.routes or {} for row in rows]
-        left = np.zeros(len(bars))
+        left, where = np.zeros(len(bars)), range(-len(above), len(rows))
         for name in (name for name in names if any(name in bar for bar in bars)):
             width = np.array([100 * bar.get(name, 0.0) for bar in bars])
-            where = range(-len(above), len(rows))
             axes.barh(where, width, left=left, height=0.62, color=colours[name], label=name)
             left += width
         modes = [row.modes for row in rows]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..commands.runs import console, note
+from ..commands.terminal import console, note
 from ..envs.tasks import find
 from ..errors import MissingExtraError, TaskError
 from ..recipes.prepare import load_episodes

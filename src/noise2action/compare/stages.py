@@ -11,20 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from ..commands.evaluate import measured, sampler_name
-from ..commands.runs import open_policy, write_experiment
 from ..config import decode, encode
 from ..data.formats import write
 from ..envs.tasks import find
 from ..errors import DataError
-from ..evaluate.latency import Latency
-from ..evaluate.result import ENTRY, TOLD
+from ..evaluate.latency import Latency, measured
+from ..evaluate.result import ENTRY, TOLD, sampler_name
 from ..evaluate.rollouts import EpisodeResult, rollout
 from ..evaluate.video import write_mp4
 from ..policies import SampledPolicy
 from ..recipes.demonstrations import demonstrate
 from ..recipes.experiment import DataConfig, Experiment
 from ..recipes.prepare import job
+from ..recipes.runs import open_policy, write_experiment
 from ..storage import atomic_write
 from ..train.folder import locked, read_json, write_json
 from ..train.loop import Status, fit

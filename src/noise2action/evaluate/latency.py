@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..policies import AnyPolicy
+from ..policies.backbone import Backbone
 from ..policies.policy import Policy
 from ..seeds import generator
 from ..timing import Stopwatch
@@ -63,3 +65,25 @@ def measure_latency(
 def _percentiles(durations: list[float]) -> Percentiles:
     p50, p99 = np.percentile(durations, [50, 99])
     return Percentiles(float(p50), float(p99))
+
+
+WARMUP = 5
+"""Plans before those that are timed."""
+
+
+def measured(policy: AnyPolicy, observation: Mapping[str, np.ndarray], *, calls: int = 100) -> tuple[Latency, int]:
+    """Return the latency of a plan, and its network evaluations: counted, the mean of `calls` plans, a whole number."""
+    nfe = 0
+
+    def count(*_: object) -> None:
+        nonlocal nfe
+        nfe += 1
+
+    # A policy without a network makes no call.
+    hooks = [m.register_forward_pre_hook(count) for m in policy.modules() if isinstance(m, Backbone)]
+    try:
+        latency = measure_latency(policy, observation, calls=calls, warmup=WARMUP)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return latency, round(nfe / (calls + WARMUP))

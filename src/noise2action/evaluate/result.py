@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..config import decode
+from ..config import decode, kind
+from ..diffusion.samplers import NAMED, AnySampler
 from ..errors import ConfigError, DataError, did_you_mean
 from ..machine import hardware
+from ..policies import Sampling
 from ..storage import atomic_write
 from .latency import Latency, Percentiles
 from .modes import Modes, mode_statistics
@@ -266,3 +268,22 @@ def _same_keys(got: Collection[str], expected: Collection[str], where: str) -> N
     for key in expected:
         if key not in got:
             raise DataError(f"{where}: expected the key {key!r}, got none: evaluate the run again")
+
+
+def name_of(sampler: AnySampler) -> str | None:
+    """Return the name that users type for `sampler`; None where its options have no name of their own."""
+    return next((name for name, known in NAMED.items() if known == sampler), None)
+
+
+def sampler_name(sampling: Sampling) -> str:
+    """Return the sampler's name, with options that no name stands for, its grid and guidance: `ddim(eta=0.5), w=2`."""
+    sampler = sampling.sampler
+    name = name_of(sampler)
+    if name is None:
+        fresh = type(sampler)()
+        changed = [f for f in fields(sampler) if getattr(sampler, f.name) != getattr(fresh, f.name)]
+        name = f"{kind(type(sampler))}({', '.join(f'{f.name}={getattr(sampler, f.name)}' for f in changed)})"
+    grid = kind(type(sampling.grid))
+    on = "" if grid == "trailing" else f" on {grid}"
+    by = [f", {told.modality} w={told.weight:g}" for told in sampling.guided]
+    return "".join([name, on, f", w={sampling.guidance:g}" if sampling.guidance else "", *by])
