@@ -20,8 +20,8 @@ from stand_in_comparison import hasten, shrink, tiny
 from noise2action.cli import main
 from noise2action.commands import compare as command
 from noise2action.commands.compare import CompareArgs, settings_of
+from noise2action.compare import outputs, stages
 from noise2action.compare import run as run_module
-from noise2action.compare import stages
 from noise2action.compare.methods import METHODS
 from noise2action.compare.outputs import protocol
 from noise2action.compare.run import Outcome, run
@@ -55,6 +55,11 @@ def table(out: Path) -> tuple[bytes, object]:
     document = json.loads((out / "compare.json").read_text())
     numbers = {name: {k: v for k, v in task.items() if k != "clock"} for name, task in document["tasks"].items()}
     return (out / "table.csv").read_bytes(), (numbers, document["summary"])
+
+
+def few_figures(patch):
+    """Draw one figure, which needs learned rows: all take seconds."""
+    patch.setattr(outputs, "FIGURES", {"jumps": outputs.FIGURES["jumps"]})
 
 
 def compared(settings, out, workers=1):
@@ -112,6 +117,7 @@ def test_every_method_begins_an_episode_with_the_same_observation(tmp_path, monk
 def test_what_fails_is_a_finding_and_the_page_shows_the_others(tmp_path, monkeypatch, failing):
     monkeypatch.undo()
     shrink(monkeypatch, page=True)
+    few_figures(monkeypatch)
     methods, first = failing
     evaluate = stages._evaluate
 
@@ -237,6 +243,7 @@ def published(task: str, path: Path) -> None:
 def test_given_demonstrations_stand_in_for_a_demonstrator(tmp_path, capsys, monkeypatch, suite, task):
     monkeypatch.undo()
     shrink(monkeypatch, page=True)
+    few_figures(monkeypatch)
     monkeypatch.setattr(pusht, "MAX_STEPS", 60)
     path, out = tmp_path / "people.zarr", tmp_path / "out"
     published(task, path)
