@@ -20,7 +20,10 @@ CAPTIONS: Mapping[str, str] = {
     ),
     "score": "Score by method, where it says more than success; bar: mean, whisker: 95 % bootstrap interval.",
     "time_to_success": "Time of the successful episodes; dot: mean, whisker: 95 % bootstrap interval.",
-    "routes": "Which of the possible ways the demonstrations and the episodes took, failed episodes included.",
+    "routes": (
+        "Which of the possible ways the demonstrations and the episodes took, failed episodes included; right: entropy of "
+        "the ways taken."
+    ),
     "jerk": "Jerk of the commanded actions; dot: mean over episodes, whisker: 95 % bootstrap interval.",
     "jumps": (
         "Mean distance of consecutive actions, within chunks (open) and where a new chunk begins (filled): where they "
