@@ -18,7 +18,7 @@ from noise2action.diffusion.samplers import NAMED, Adams
 from noise2action.diffusion.sampling import CoarseGridWarning, place
 from noise2action.envs.tasks import find
 from noise2action.errors import PathError, SchemaError
-from noise2action.evaluate.latency import measure_latency
+from noise2action.evaluate.latency import measured
 from noise2action.policies import DiffusionConfig, DiffusionPolicy, Sampling
 from noise2action.policies.checkpoint import load, save
 from noise2action.policies.foreign.features import parse, placed
@@ -62,7 +62,7 @@ def run(theirs, tmp_path_factory):
 
 
 def test_an_imported_policy_is_described_and_evaluated(run, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("noise2action.commands.evaluate.measure_latency", partial(measure_latency, calls=2))
+    monkeypatch.setattr("noise2action.commands.evaluate.measured", partial(measured, calls=2))
     assert main(["info", str(run)]) == 0
     assert "time_offset=-1.0" in capsys.readouterr().out.replace("\n", "").replace(" ", "")
     few = ["--episodes", "1", "--workers", "1", "--record", "0"]
