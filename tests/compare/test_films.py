@@ -51,6 +51,6 @@ def test_films_come_episode_by_episode(tmp_path):
         (FRESH + 2, [True]),
     ]
     assert [len(list(film.frames)) for _, each in found for film in each] == [3, 3, 3]
-    # A method of which other episodes failed has films, and no row.
+    # A method whose other episodes are not there has films, and no row.
     del ended["ddim"]
     assert [len(each) for _, each in films(settings, place, succeeded=ended)] == [1, 1]

@@ -108,12 +108,16 @@ def test_samplers_of_one_training_do_not_block_each_other_and_are_named_together
     assert [line.rpartition(",")[2] for line in table_csv([found(control, ddim, dpm)]).splitlines()[1:]] == [
         "",
         "wins",
-        "ties",
+        "level",
     ]
     text = paragraph([found(control, ddim, dpm)])
     assert "diffusion (DPM-Solver++ 2M), of the same training, is not told apart from it." in text
-    assert "These are 4 verdicts" in text  # two less the control, and the leader less each of two
+    # Two less the control, of which one is the leader's, and the leader less the other.
+    assert "95 % intervals of differences: 3, of which about 0.2 are expected to miss by chance." in text
     assert verdict([ddim, dpm]).second is None
+    text = paragraph([found(ddim, dpm)])
+    assert "is the best of one training, not told apart from diffusion (DPM-Solver++ 2M)." in text
+    assert "is the only policy." in paragraph([found(ddim)])
     worse = row("dpm-solver++", "1" * 10 + "0" * 30, control=control)
     assert verdict_text(verdict([control, ddim, worse])) == "Ahead: diffusion (DDIM)"
 
@@ -163,7 +167,7 @@ def test_words_follow_the_interval(outcomes, said):
     text = paragraph([found(control, row("flow", outcomes, control=control))])
     assert said in text
     assert "Not every demonstrated route is taken by BC chunk (control) (50 % of the routes)" in text
-    assert "These are 2 verdicts by 95 % intervals, of which about 0.1 are expected to miss by chance." in text
+    assert "95 % intervals of differences: 1, of which about 0.1 are expected to miss by chance." in text
 
 
 @pytest.mark.parametrize(("width", "heads"), [(80, 3), (110, 4), (140, 6)])
@@ -175,16 +179,19 @@ def test_a_narrow_terminal_has_fewer_columns_and_whole_cells(width, heads):
     assert len(results.columns) >= heads
     assert "diffusion (DPM-Solver++ 2M) 97.5 % [87.1, 99.6] +97.5 pp [+83.9, +99.6]" in " ".join(text.split())
     assert _on_a_line_each(text, task)
-    assert "diffusion (DPM-Solver++ 2M)" in _printed(costs, width)
+    costs = _printed(costs, width)
+    assert _on_a_line_each(costs, task)
+    # Heads are on one line where there is room.
+    assert ("method                        calls a plan   one plan, p50 / p99 (ms)" in costs) == (width > 80)
     assert [column.header for column in manner.columns][:3] == ["method", "to success (s)", "jerk (m/s⁴)"]
     assert _on_a_line_each(_printed(manner, width), task)
 
 
 def _on_a_line_each(text, task):
-    """Return whether the last lines are the rows, no cell of which is cut or continues on a second line."""
-    assert ".00 of" not in text or "0.00 of 1.00" in text
+    """Return whether the last lines are the rows, each whole: none is cut, none continues on a second line."""
     last = text.splitlines()[-len(task.rows) :]
-    return all(line.startswith(row.method.label) for line, row in zip(last, task.rows, strict=True))
+    begun = all(line.startswith(row.method.label) for line, row in zip(last, task.rows, strict=True))
+    return begun and "…" not in text and "0.00 of \n" not in text
 
 
 def _printed(table, width):

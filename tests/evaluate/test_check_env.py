@@ -148,17 +148,11 @@ class GreyImage(Sound):
 
 
 class Chooses(Sound):
-    """Acts by choices, which it obeys."""
-
     space = None
 
     def __init__(self):
         super().__init__()
         self.action_space = self.space
-
-    def obeyed(self, action):
-        assert self.action_space.contains(action)
-        return np.array([0.1, 0.0])
 
 
 @breaks("action space")

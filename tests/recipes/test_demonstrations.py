@@ -16,7 +16,8 @@ import pytest
 
 from noise2action import envs
 from noise2action.cli import main
-from noise2action.data.formats import read
+from noise2action.data.episodes import Episodes
+from noise2action.data.formats import read, write
 from noise2action.envs.episode import Demonstration
 from noise2action.envs.tasks import find
 from noise2action.errors import ConfigError, DataError, TaskError
@@ -180,6 +181,11 @@ def test_the_route_of_every_episode_is_stored(tmp_path: Path, capsys: pytest.Cap
     assert tuple(names[int(stored.arrays[ROUTE][end - 1, 0])] for end in stored.ends) == made.taken
     assert routes_at(out) == made.routes
     assert sum(made.routes.values()) == pytest.approx(1.0)
+    # A route that is named and was not taken is none of them.
+    other = Episodes(stored.arrays, stored.ends, sentences={ROUTE: (*names, "under")})
+    write(tmp_path / "other.npz", other)
+    assert routes_at(tmp_path / "other.npz") == made.routes
+    (tmp_path / "other.npz").unlink()
     # Nothing is left beside the data set.
     assert list(tmp_path.iterdir()) == [out]
     assert "the demonstrator succeeded in 9 of" in capsys.readouterr().out

@@ -66,6 +66,8 @@ def clauses(text: str, measure: str) -> list[dict[str, str]]:
 
 
 def verdict(gap: Estimate) -> str:
+    if gap.high - gap.low < 1e-9:  # trainings that differ by equally much are no verdict
+        return WORDS[2]
     return WORDS[0] if gap.high < 0 else WORDS[1] if gap.low > 0 else WORDS[2]
 
 

@@ -18,7 +18,6 @@ from ..compare.settings import NO_PICTURES, QUICK, Settings
 from ..compare.suites import tasks_of
 from ..compare.tables import rich_tables
 from ..compare.words import paragraph
-from ..data.formats import describe
 from ..errors import ConfigError
 from .checks import at_least
 from .terminal import check_new, note, say
@@ -58,7 +57,7 @@ class CompareArgs:
     record: int = 2
     """Episodes whose video is kept, 20 at most; 0 draws no pictures of episodes."""
     data: Path | None = None
-    """Demonstrations of people instead of simulated ones, for one task."""
+    """Demonstrations of people, or generated ones, instead of those that would be simulated, for one task."""
     workers: int = 0
     """Processes; 0 is one a core. The table does not depend on it."""
 
@@ -91,8 +90,6 @@ def main(args: CompareArgs) -> int:
     settings = settings_of(args)
     at_least("--workers", args.workers, 0)
     check_new(args.out)
-    if settings.data is not None:
-        describe(settings.data)  # a wrong path is told before anything runs
     if not args.methods and settings.pictured:
         note(f"note: {NO_PICTURES} is left out, as {settings.pictured[0]} observes pictures, which have no distance")
     began = time.monotonic()

@@ -20,7 +20,7 @@ from .methods import Method, RandomPolicy
 from .settings import Place
 
 FAILURES = 4
-"""Failed episodes that run together whose last frame is kept."""
+"""Failed episodes that run together whose last frame is kept, and of all the most that are shown."""
 Picture = UInt8[np.ndarray, "h w 3"]
 
 

@@ -114,7 +114,7 @@ def jumps(tasks: Sequence[TaskRows]) -> Figure:
 
 
 def routes(tasks: Sequence[TaskRows]) -> Figure:
-    """Return the share of the episodes by route, beneath that of the demonstrations."""
+    """Return the share of the episodes by route, beneath that of the demonstrations; right of it, the entropy."""
     shown = [task for task in tasks if any(row.evaluation.routes for row in task.rows)]
     found = [row.evaluation for task in shown for row in task.rows]
     names = sorted({name for each in found for known in (each.routes, each.reference) for name in known or {}})
@@ -131,7 +131,7 @@ def routes(tasks: Sequence[TaskRows]) -> Figure:
             left += width
         modes = [row.modes for row in rows]
         bits = [m.reference_entropy for m in modes[:1] if m] + [m.entropy for m in modes if m]
-        for line, entropy in zip(where, bits, strict=False):
+        for line, entropy in zip(where if bits else (), bits, strict=True):
             axes.text(101, line, f"{entropy:.2f} bit", fontsize=FONT - 1, color=INK, va="center")
         axes.set(xlim=(0, 100), xlabel="share of the episodes (%)")
         axes.legend(

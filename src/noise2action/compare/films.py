@@ -98,7 +98,7 @@ def films(
 ) -> Iterator[tuple[int, list[Film]]]:
     """Yield the seed of each filmed episode and its films; `succeeded` says by method and seed how they ended.
 
-    A method that it does not name, as some of its episodes failed, is left out.
+    A method that it does not name, whose episodes are not all there, is left out.
     """
     for episode in settings.blocks[0][: settings.record]:
         found = [

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..data.formats import locate
 from ..envs.tasks import find
 from ..evaluate.modes import Modes
 from ..evaluate.result import About, Comparison, Evaluation, compare
 from ..evaluate.statistics import CONFIDENCE, Estimate, PairedSuccess, bootstrap_mean
-from ..recipes.demonstrations import routes_at
+from ..recipes.runs import routes_of
 from .methods import CONTROL, Method
 from .settings import Place, Settings
 from .stages import Demonstrated, Timing, demonstrated, episodes, timing
@@ -58,10 +57,10 @@ class Verdict:
     """The best that does not run the leader's training; None where all do."""
     lead: Comparison | None = None
     """The leader against the second."""
+    others: tuple[Row, ...] = ()
+    """Rows that the leader was compared with, the best first; samplers of its own training are among them."""
     tied: tuple[Row, ...] = ()
-    """Rows from which the leader is not told apart."""
-    intervals: int = 0
-    """Rows that the leader was compared with."""
+    """Those from which it is not told apart."""
 
     @property
     def won(self) -> bool:
@@ -116,16 +115,14 @@ def verdict(rows: Sequence[Row]) -> Verdict | None:
     tied = tuple(row for row, lead in leads if not apart(lead.success))
     others = ((row, lead) for row, lead in leads if row.method.training != leader.method.training)
     second, lead = next(others, (None, None))
-    return Verdict(leader, second, lead, tied, len(leads))
+    return Verdict(leader, second, lead, tuple(rest), tied)
 
 
 def task_rows(settings: Settings, place: Place) -> TaskRows | None:
     """Return the rows of the methods whose episodes are all there; None where there is none."""
     task, told = find(place.task), demonstrated(place)
-    if told is not None:
-        routes = told.routes or None
-    else:
-        routes = (routes_at(locate(settings.data)) or None) if settings.data is not None else None
+    runs = (place.run(m.training, settings.seed) for m in settings.compared if m.training)
+    routes = next(filter(None, map(routes_of, runs)), None) if told is None else told.routes or None
     found: list[tuple[Method, Evaluation, Timing | None]] = []
     for method in settings.compared:
         results = episodes(settings, place, method)

@@ -32,20 +32,18 @@ STAGES = {
 
 
 def check_tasks(settings: Settings) -> None:
-    """Raise an error unless every task can be made here, drawn where it is to be, and learnt from given `data`.
-
-    Before anything is done.
-    """
+    """Raise an error, before anything is done, for a task that cannot be made, drawn or learnt from given `data`."""
     if settings.record and find_spec("av") is None:
         raise MissingExtraError("PyAV", "report")
     for name in settings.tasks:
         with closing(find(name).make()) as env:
-            env.reset(seed=settings.blocks[0][0])
-            if settings.record:
-                try:
+            try:
+                env.reset(seed=settings.blocks[0][0])
+                if settings.record:
                     env.render()
-                except TaskError as error:
-                    raise TaskError(f"{name}: {error}; or --record 0, without pictures of episodes") from error
+            except TaskError as error:
+                remedy = "" if name in settings.pictured else "; or --record 0, without pictures of episodes"
+                raise TaskError(f"{name}: {error}{remedy}") from error
         if settings.data is not None:
             load_episodes(find(name), replace(experiment(name).data, path=settings.data))
 

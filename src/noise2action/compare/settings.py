@@ -46,7 +46,7 @@ class Settings:
     record: int = 2
     """Episodes whose video is kept; 0 draws no pictures at all."""
     data: str | None = None
-    """Demonstrations of people, instead of simulated ones."""
+    """Given demonstrations, of people or generated, instead of those that would be simulated."""
 
     def __post_init__(self) -> None:
         """Reject numbers that leave nothing to compare."""

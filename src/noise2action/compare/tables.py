@@ -50,9 +50,6 @@ def numbers(task: TaskRows, row: Row) -> dict[str, Cell]:
     evaluation, paired, modes = row.evaluation, row.paired, row.modes
     success = paired.success if paired else None
     smooth = evaluation.smoothness
-    told = task.verdict
-    won = told is not None and told.won and row is told.leader
-    level = told is not None and row in (told.leader, *told.tied)
     return {
         "label": row.method.label,
         "sampler": evaluation.about.sampler if row.timing else None,
@@ -74,8 +71,15 @@ def numbers(task: TaskRows, row: Row) -> dict[str, Cell]:
         "entropy_bit": modes.entropy if modes else None,
         "demonstrated_entropy_bit": modes.reference_entropy if modes else None,
         "routes": shares(evaluation.routes) if evaluation.routes else None,
-        "verdict": "wins" if won else "ties" if level else None,
+        "verdict": _verdict(task, row),
     }
+
+
+def _verdict(task: TaskRows, row: Row) -> str | None:
+    told = task.verdict
+    if told is None or row not in (told.leader, *told.tied):
+        return None
+    return "ties" if not told.won else "wins" if row is told.leader else "level"
 
 
 def _by_training(row: Row, episodes: int) -> list[float]:
@@ -172,7 +176,7 @@ def rich_tables(task: TaskRows, *, width: int) -> list[Table]:
             built.add_column(escape(heads[k]), width=wide if fits else needed[k])
         for row in rows:
             built.add_row(*(escape(row[k]) for k in kept))
-        if rows and len(kept) > 1:
+        if rows and (title or len(kept) > 1):
             found.append(built)
     return found
 

@@ -21,8 +21,8 @@ CAPTIONS: Mapping[str, str] = {
     "score": "Score by method, where it says more than success; bar: mean, whisker: 95 % bootstrap interval.",
     "time_to_success": "Time of the successful episodes; dot: mean, whisker: 95 % bootstrap interval.",
     "routes": (
-        "Which of the possible ways the demonstrations and the episodes took, failed episodes included; right: the "
-        "entropy of those taken."
+        "Which of the possible ways the demonstrations and the episodes took, failed episodes included. Right, where "
+        "that of the demonstrations is known: the entropy of the ways taken."
     ),
     "jerk": "Jerk of the commanded actions; dot: mean over episodes, whisker: 95 % bootstrap interval.",
     "jumps": (

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from ..evaluate.statistics import CONFIDENCE
 from ..evaluate.tables import p_value, percent, points, shares
-from ..studies.study import by_chance, listing
+from ..studies.study import listing, paragraphs
 from .methods import CONTROL, GENERATIVE, METHODS
 from .rows import Row, TaskRows, Verdict, apart
 
@@ -21,10 +22,22 @@ def verdict_text(verdict: Verdict | None) -> str:
 def paragraph(tasks: Sequence[TaskRows]) -> str:
     """Return what was found: what drawing chunks is worth against averaging them, then each task."""
     parts = [_against_control(tasks), *(_task(task) for task in tasks)]
-    intervals = sum(row.paired is not None for task in tasks for row in task.rows) + sum(
-        task.verdict.intervals for task in tasks if task.verdict is not None
-    )
-    return "\n\n".join([part for part in parts if part] + ([by_chance(intervals)] if intervals else []))
+    return paragraphs(*parts, _by_chance(sum(len(_differences(task)) for task in tasks)))
+
+
+def _differences(task: TaskRows) -> set[frozenset[str]]:
+    """Return the pairs of methods whose difference is estimated: with the control, and of the leader with others."""
+    pairs = {frozenset((row.method.name, CONTROL)) for row in task.rows if row.paired is not None}
+    if task.verdict is not None:
+        pairs |= {frozenset((task.verdict.leader.method.name, row.method.name)) for row in task.verdict.others}
+    return pairs
+
+
+def _by_chance(differences: int) -> str:
+    if not differences:
+        return ""
+    misses = (1 - CONFIDENCE) * differences
+    return f"95 % intervals of differences: {differences}, of which about {misses:.1f} are expected to miss by chance."
 
 
 def _against_control(tasks: Sequence[TaskRows]) -> str:
@@ -71,12 +84,14 @@ def _lead(verdict: Verdict | None) -> str:
         return f"{verdict_text(verdict)}."
     leader = f"{verdict.leader.method.label} ({percent(verdict.leader.evaluation.success)})"
     begun = leader[0].upper() + leader[1:]
+    level = listing([row.method.label for row in verdict.siblings])
     if verdict.second is None or verdict.lead is None:
-        return f"{begun} is the only policy."
+        if not verdict.others:
+            return f"{begun} is the only policy."
+        return f"{begun} is the best of one training{f', not told apart from {level}' if level else ''}."
     success = verdict.lead.success
     second = f"{verdict.second.method.label} ({percent(verdict.second.evaluation.success)})"
     if verdict.won:
-        level = listing([row.method.label for row in verdict.siblings])
         return (
             f"{begun} wins: {points(success.difference)} on {second}, McNemar p {_is(success.p_value)}"
             f"{f'; {level}, of the same training, is not told apart from it' if level else ''}."

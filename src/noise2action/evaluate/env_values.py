@@ -78,7 +78,7 @@ def _kind(name: str, space: spaces.Space[Any]) -> str:
 
 
 def action_space(subject: Subject) -> str:
-    """Return that actions are numbers."""
+    """Return type and shape of an action, which is made of numbers."""
     space = subject.env.action_space
     if not isinstance(space, spaces.Box):
         raise Broken(f"expected a Box float32 [A] of actions, got {space}", VECTORS)

@@ -13,6 +13,9 @@ from ..policies.policy import Policy
 from ..seeds import generator
 from ..timing import Stopwatch
 
+WARMUP = 5
+"""Plans before those that are timed."""
+
 
 @dataclass(frozen=True)
 class Percentiles:
@@ -33,7 +36,7 @@ class Latency:
 
 
 def measure_latency(
-    policy: Policy, observation: Mapping[str, np.ndarray], *, calls: int = 100, warmup: int = 5
+    policy: Policy, observation: Mapping[str, np.ndarray], *, calls: int = 100, warmup: int = WARMUP
 ) -> Latency:
     """Return the latency of planning from one `observation` (name -> per-step array, without batch axis).
 
@@ -67,10 +70,6 @@ def _percentiles(durations: list[float]) -> Percentiles:
     return Percentiles(float(p50), float(p99))
 
 
-WARMUP = 5
-"""Plans before those that are timed."""
-
-
 def measured(policy: AnyPolicy, observation: Mapping[str, np.ndarray], *, calls: int = 100) -> tuple[Latency, int]:
     """Return the latency of a plan, and its network evaluations: counted, the mean of `calls` plans, a whole number."""
     nfe = 0
@@ -82,7 +81,7 @@ def measured(policy: AnyPolicy, observation: Mapping[str, np.ndarray], *, calls:
     # A policy without a network makes no call.
     hooks = [m.register_forward_pre_hook(count) for m in policy.modules() if isinstance(m, Backbone)]
     try:
-        latency = measure_latency(policy, observation, calls=calls, warmup=WARMUP)
+        latency = measure_latency(policy, observation, calls=calls)
     finally:
         for hook in hooks:
             hook.remove()

@@ -99,7 +99,9 @@ def paired_success(a: Sequence[bool], b: Sequence[bool]) -> PairedSuccess:
 
 
 def unpaired_success(a: Sequence[bool], b: Sequence[bool]) -> Estimate:
-    """Return the difference of two success rates on different episodes, `n` of the fewer.
+    """Return the difference of two success rates that are not paired, `n` of the fewer.
+
+    Where one list is a part of the other the interval is too wide, never too narrow.
 
     **Source:** Newcombe, 1998 (Interval estimation for the difference between independent proportions: comparison of
     eleven methods), method 10. Raises `ValueError` for no episodes.

@@ -120,7 +120,7 @@ def paragraph(tasks: Tasks) -> str:
             f"In {name} (demonstrated routes: {shown:.2f} bits) succeed {ends} of the episodes. Against {REGRESSION}:"
         )
         sentences.append(points(lead, claims))
-    return paragraphs(*sentences, by_chance(len(tasks) * (len(MEASURES) + 1)))
+    return paragraphs(*sentences, by_chance(len(tasks) * len(MEASURES)))
 
 
 def decided(tasks: Tasks) -> str:

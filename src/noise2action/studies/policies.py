@@ -265,7 +265,7 @@ class Arm:
     def pooled(self, other: "Arm") -> Estimate:
         """Return the success (%) in all episodes less that of `other`, by Newcombe: of these policies, not of others.
 
-        Paired, unless the arms have other episodes.
+        Paired where both have the same episodes; else, as of a part and its whole, as if they had none in common.
         """
         mine, theirs = self._succeeded, other._succeeded
         if [result.seed for result in self.episodes] != [result.seed for result in other.episodes]:
