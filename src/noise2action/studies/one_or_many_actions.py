@@ -18,6 +18,7 @@ from .policies import (
     DIGITS,
     JERKS,
     JUMPS,
+    NAVIGATION,
     SPEC,
     SPLIT,
     SUCCESS,
@@ -69,7 +70,7 @@ def run(settings: Settings, progress: Progress) -> Findings:
     """Return what the same policies do when they plan more or less often."""
     tasks = settings.pick(TASKS, quick=TASKS[1:], tiny=TASKS[:1])
     budget = settings.pick(
-        Budget(demonstrations=200, steps=3000, episodes=100, seeds=3),
+        Budget(demonstrations=200, steps=3000, episodes=100, seeds=3, longer=NAVIGATION),
         quick=Budget(demonstrations=100, steps=800, episodes=40, seeds=3),
         tiny=Budget(demonstrations=6, steps=2, episodes=2, seeds=2),
     )
