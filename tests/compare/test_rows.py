@@ -174,7 +174,7 @@ def test_words_follow_the_interval(outcomes, said):
 def test_a_narrow_terminal_has_fewer_columns_and_whole_cells(width, heads):
     control = row("bc", "0" * 40)
     task = found(control, row("ddim", "1" * 40, control=control), row("dpm-solver++", "1" * 39 + "0", control=control))
-    results, manner, costs = rich_tables(task, width=width)
+    results, motion, routes, costs = rich_tables(task, width=width)
     text = _printed(results, width)
     assert len(results.columns) >= heads
     assert "diffusion (DPM-Solver++ 2M) 97.5 % [87.1, 99.6] +97.5 pp [+83.9, +99.6]" in " ".join(text.split())
@@ -183,8 +183,10 @@ def test_a_narrow_terminal_has_fewer_columns_and_whole_cells(width, heads):
     assert _on_a_line_each(costs, task)
     # Heads are on one line where there is room.
     assert ("method                        calls a plan   one plan, p50 / p99 (ms)" in costs) == (width > 80)
-    assert [column.header for column in manner.columns][:3] == ["method", "to success (s)", "jerk (m/s⁴)"]
-    assert _on_a_line_each(_printed(manner, width), task)
+    assert [column.header for column in motion.columns][:3] == ["method", "to success (s)", "jerk (m/s⁴)"]
+    assert _on_a_line_each(_printed(motion, width), task)
+    assert [column.header for column in routes.columns][:3] == ["method", "routes found", "entropy (bit)"]
+    assert _on_a_line_each(_printed(routes, width), task)
 
 
 def _on_a_line_each(text, task):

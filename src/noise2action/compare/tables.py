@@ -105,36 +105,47 @@ def clocked(row: Row) -> dict[str, Cell]:
     }
 
 
-COLUMNS: Mapping[str, Callable[[Row], str]] = {
-    "method": lambda row: row.method.label,
+Columns = Mapping[str, Callable[[Row], str]]
+"""Columns for people, of one task."""
+METHOD: Columns = {"method": lambda row: row.method.label}
+OUTCOME: Columns = {
+    **METHOD,
     "success": lambda row: percent(row.evaluation.success),
     "less control": lambda row: points(row.paired.success.difference) if row.paired else "-",
     "p": lambda row: p_value(row.paired.success.p_value) if row.paired else "-",
     "score": lambda row: decimal(row.evaluation.score),
+    "n": lambda row: str(len(row.evaluation.results)),
+}
+MOTION: Columns = {
+    **METHOD,
     "to success (s)": lambda row: compact(row.time_to_success) if row.time_to_success else "-",
     "jerk": lambda row: _smooth(row, "jerk"),
     "jump between chunks": lambda row: _smooth(row, "boundary_jump"),
     "within": lambda row: _smooth(row, "within_jump"),
+}
+ROUTES: Columns = {
+    **METHOD,
     "routes found": lambda row: f"{100 * row.modes.coverage:.0f} %" if row.modes else "-",
     "entropy (bit)": lambda row: f"{row.modes.entropy:.2f} of {row.modes.reference_entropy:.2f}" if row.modes else "-",
     "routes": lambda row: shares(row.evaluation.routes) if row.evaluation.routes else "-",
-    "n": lambda row: str(len(row.evaluation.results)),
 }
-"""Columns for people, of one task."""
-OUTCOME = {name: COLUMNS[name] for name in ("method", "success", "less control", "p", "score", "n")}
-MANNER = {name: write for name, write in COLUMNS.items() if name == "method" or name not in OUTCOME}
-"""Columns of a terminal, in two tables: whether a method succeeds, and how. The first are most worth the width."""
-GAP = 3
-"""Characters between two columns of a terminal."""
-CLOCKED: Mapping[str, Callable[[Row], str]] = {
-    "method": lambda row: row.method.label,
+CLOCKED: Columns = {
+    **METHOD,
     "sampler": lambda row: row.evaluation.about.sampler,
     "calls a plan": lambda row: str(row.evaluation.about.nfe),
     "one plan, p50 / p99 (ms)": lambda row: f"{row.timing.p50_ms:.2f} / {row.timing.p99_ms:.2f}" if row.timing else "-",
     "training (s)": lambda row: f"{row.timing.train_s:.0f}" if row.timing else "-",
     "steps": lambda row: f"{row.timing.steps:,}" if row.timing else "-",
 }
-"""What a plan and a training cost, of one task."""
+TABLES: Mapping[str, Columns] = {
+    "Success": OUTCOME,
+    "Motion": MOTION,
+    "Routes": ROUTES,
+    "What a plan and a training cost": CLOCKED,
+}
+"""The tables of a task by caption, each narrow enough for a screen; the first columns are most worth the width."""
+GAP = 3
+"""Characters between two columns of a terminal."""
 
 
 def _smooth(row: Row, name: str) -> str:
@@ -142,8 +153,13 @@ def _smooth(row: Row, name: str) -> str:
     return compact(found) if found else "-"
 
 
-def lines(task: TaskRows, columns: Mapping[str, Callable[[Row], str]]) -> tuple[list[str], list[list[str]]]:
-    """Return the heads and the rows of a task's table; columns that say nothing are left out."""
+def task_tables(task: TaskRows) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Return caption, heads and rows of each table of a task; what says nothing is left out."""
+    found = [(caption, *_lines(task, columns)) for caption, columns in TABLES.items()]
+    return [(caption, heads, rows) for caption, heads, rows in found if len(heads) > 1]
+
+
+def _lines(task: TaskRows, columns: Columns) -> tuple[list[str], list[list[str]]]:
     rows = [row for row in task.rows if columns is not CLOCKED or row.timing is not None]
     cells = {name: [write(row) for row in rows] for name, write in columns.items()}
     kept = [name for name, column in cells.items() if any(text != "-" for text in column)]
@@ -159,16 +175,16 @@ def _unit(task: TaskRows) -> str:
 def rich_tables(task: TaskRows, *, width: int) -> list[Table]:
     """Return a task's tables for a terminal, each with as many of its columns as `width` characters hold unbroken."""
     found: list[Table] = []
-    for title, columns in (
-        (f"{task.task}: {verdict_text(task.verdict)}", OUTCOME),
-        ("", MANNER),
-        ("", CLOCKED),
-    ):
-        heads, rows = lines(task, columns)
+    for caption, heads, rows in task_tables(task):
         needed = [max(map(len, [*head.split(), *cells])) for head, *cells in zip(heads, *rows, strict=True)]
         kept = [k for k in range(len(heads)) if sum(needed[: k + 1]) + GAP * k <= width]
+        title = f"{task.task}: {verdict_text(task.verdict)}" if caption == "Success" else None
         built = Table(
-            title=escape(title) or None, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
+            title=escape(title) if title else None,
+            title_justify="left",
+            box=SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
         )
         whole = [max(needed[k], len(heads[k])) for k in kept]
         fits = sum(whole) + GAP * (len(kept) - 1) <= width
@@ -176,23 +192,22 @@ def rich_tables(task: TaskRows, *, width: int) -> list[Table]:
             built.add_column(escape(heads[k]), width=wide if fits else needed[k])
         for row in rows:
             built.add_row(*(escape(row[k]) for k in kept))
-        if rows and (title or len(kept) > 1):
+        if title or len(kept) > 1:
             found.append(built)
     return found
 
 
 def table_markdown(tasks: Sequence[TaskRows], *, protocol: str) -> str:
-    """Return the page for people: what was found, how, and two tables a task."""
+    """Return the page for people: what was found, how, and the tables of each task."""
     parts = ["# Comparison", paragraph(tasks), protocol]
     for task in tasks:
         parts += [f"## {task.task}", f"{verdict_text(task.verdict)}."]
-        parts += [_markdown(*lines(task, COLUMNS)), _markdown(*lines(task, CLOCKED))]
+        for caption, heads, rows in task_tables(task):
+            parts += [f"### {caption}", _markdown(heads, rows)]
     return "\n\n".join(parts) + "\n"
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return ""
     table = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in table)
 

@@ -9,7 +9,7 @@ from ..evaluate.figures import Figure, svg
 from ..evaluate.tables import percent
 from .rows import TaskRows
 from .settings import Settings
-from .tables import CLOCKED, COLUMNS, lines
+from .tables import task_tables
 from .words import paragraph, verdict_text
 
 CAPTIONS: Mapping[str, str] = {
@@ -97,11 +97,9 @@ def _result(tasks: Sequence[TaskRows], findings: Sequence[str]) -> str:
 
 
 def _tables(task: TaskRows) -> str:
-    heads, rows = lines(task, COLUMNS)
-    parts = [html.table(heads, rows, caption=f"{verdict_text(task.verdict)}. 95 % intervals in brackets")]
-    heads, rows = lines(task, CLOCKED)
-    if rows:
-        parts.append(html.table(heads, rows, caption="What a plan and a training cost", texts=2))
+    parts = [html.paragraph(f"{verdict_text(task.verdict)}.")]
+    for caption, heads, rows in task_tables(task):
+        parts.append(html.table(heads, rows, caption=caption, texts=2 if "sampler" in heads else 1))
     return "".join(parts)
 
 

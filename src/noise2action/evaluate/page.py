@@ -34,7 +34,7 @@ caption { text-align: left; color: var(--soft); padding-bottom: .35rem; font-siz
 th, td { padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { font-weight: 600; vertical-align: bottom; }
 tbody th { font-weight: 500; }
-tbody th, td.text { white-space: normal; overflow-wrap: break-word; min-width: 7rem; max-width: 18rem; }
+tbody th, td.text { white-space: normal; overflow-wrap: break-word; min-width: 9rem; max-width: 18rem; }
 th:first-child, td.text, th.text { text-align: left; }
 figure { margin: 1rem 0 1.5rem; }
 figure svg { display: block; height: auto; max-width: max(100%, 34rem); }
