@@ -299,8 +299,9 @@ def number_ticks(axes: Axes) -> None:
     for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
         if scale == "log":
             low, high = axis.get_view_interval()
-            few = high / low < 50
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+            span = high / low
+            subs = (1, 1.5, 2, 3, 4, 6, 8) if span < 6 else (1, 2, 5) if span < 150 else (1,)
+            axis.set_major_locator(LogLocator(subs=subs))
             plain = low >= 1e-4 and high < 1e6
             axis.set_major_formatter(StrMethodFormatter("{x:g}") if plain else LogFormatterMathtext())
             axis.set_minor_formatter(NullFormatter())
