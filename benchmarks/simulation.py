@@ -24,7 +24,7 @@ from noise2action.data.normalize import Normalizer
 from noise2action.envs.manipulation import MANIPULATION
 from noise2action.envs.rendering import Renderer
 from noise2action.envs.rendering import platform as opengl
-from noise2action.envs.sawyer import Sawyer
+from noise2action.envs.sawyer import CAMERAS, Sawyer
 from noise2action.envs.tasks import find
 from noise2action.evaluate.workers import rollout_in_processes
 from noise2action.machine import hardware
@@ -32,7 +32,7 @@ from noise2action.policies import AnyPolicy, DiffusionConfig
 from noise2action.recipes import find as find_recipe
 from noise2action.seeds import derive
 
-TASK, THEIRS, CAMERA = "grasp_seen", "pick-place-v3", "corner2"
+TASK, THEIRS = "grasp_seen", "pick-place-v3"
 SIZES = (96, 224)
 WORKERS = 2
 ROBOTS = 100
@@ -61,14 +61,14 @@ def _mean_ms(call: Callable[[], object], times: int) -> float:
     return (time.perf_counter() - start) / times * 1e3
 
 
-def drawing(size: int) -> tuple[Callable[[], float], Callable[[], float]]:
+def drawing(camera: str, size: int) -> tuple[Callable[[], float], Callable[[], float]]:
     """Return measurements of a picture, ours and MuJoCo's renderer as it comes, of the same state (ms)."""
     env = _ours()
     model, data = env._furnished(), env._data
-    mine, default = Renderer(model, camera=CAMERA, size=size), mujoco.Renderer(model, size, size)
+    mine, default = Renderer(model, camera=camera, size=size), mujoco.Renderer(model, size, size)
 
     def theirs() -> object:
-        default.update_scene(data, camera=CAMERA)
+        default.update_scene(data, camera=camera)
         return default.render()
 
     return partial(_mean_ms, lambda: mine.picture(data), 20), partial(_mean_ms, theirs, 3)
@@ -124,7 +124,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     opengl()
-    pairs = {f"a picture of {size} x {size} (ms)": drawing(size) for size in SIZES} | {"a step (ms)": stepping()}
+    views = [(camera, size) for camera in CAMERAS for size in SIZES]
+    pairs = {f"a picture of {size} x {size}, {camera} (ms)": drawing(camera, size) for camera, size in views}
+    pairs["a step (ms)"] = stepping()
     run = rollouts()
     values: dict[str, list[float]] = {}
     for k in range(args.rounds):
@@ -135,8 +137,8 @@ def main() -> None:
         print(f"round {k + 1} of {args.rounds}", flush=True)
     header = (
         f"{datetime.now(UTC):%Y-%m-%d}, {hardware()}, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"mujoco {mujoco.__version__}, one thread a process. Task `{TASK}`. Pictures of the camera {CAMERA}, beside "
-        "mujoco.Renderer with its default options; steps beside Metaworld's own environment, which also computes its "
+        f"mujoco {mujoco.__version__}, one thread a process. Task `{TASK}`. Pictures beside mujoco.Renderer with "
+        "its default options; steps beside Metaworld's own environment, which also computes its "
         f"reward. Median [least, most] of {args.rounds} interleaved rounds."
     )
     lines = ["# Simulation", "", header, "", "| what | ours | theirs | ratio |", "|---|---:|---:|---:|"]
