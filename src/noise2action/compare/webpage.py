@@ -66,7 +66,7 @@ def page(
         (mp4, f"{s.task}, seed {episode}: methods side by side") for s in shown for episode, mp4 in s.videos.items()
     ]
     if videos:
-        sections.append(("Videos", _videos(videos)))
+        sections.append(("Videos", "".join(html.video(mp4, caption) for mp4, caption in videos)))
     if any(s.failures for s in shown):
         sections.append(("Failures", "".join(_failures(s) for s in shown)))
     sections.append(("How", html.paragraph(protocol)))
@@ -106,11 +106,6 @@ def _tables(task: TaskRows) -> str:
 def _drawn(figures: Mapping[str, Figure], *names: str) -> str:
     found = [(name, CAPTIONS[name]) for name in names if name in figures]
     return "".join(html.figure(svg(figures[name], name, caption), caption) for name, caption in found)
-
-
-def _videos(items: Sequence[tuple[bytes, str]]) -> str:
-    """Return the videos below each other: several pictures side by side need the width."""
-    return "".join(html.videos([item]).replace('class="videos"', 'class="wide"') for item in items)
 
 
 def _failures(shown: Shown) -> str:

@@ -125,15 +125,18 @@ def figure(drawing: str, caption: str) -> str:
     return f'<figure><div class="scroll">{drawing}</div><figcaption>{escape(caption)}</figcaption></figure>\n'
 
 
+def video(mp4: bytes, caption: str) -> str:
+    """Return one video, as wide as the page."""
+    data = base64.b64encode(mp4).decode()
+    return (
+        '<figure><video controls="" muted="" loop="" playsinline="" preload="metadata" '
+        f'src="data:video/mp4;base64,{data}"></video><figcaption>{escape(caption)}</figcaption></figure>\n'
+    )
+
+
 def videos(items: Sequence[tuple[bytes, str]]) -> str:
     """Return a grid of (mp4, caption)."""
-    parts = [
-        '<figure><video controls="" muted="" loop="" playsinline="" preload="metadata" '
-        f'src="data:video/mp4;base64,{base64.b64encode(mp4).decode()}"></video>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>\n"
-        for mp4, caption in items
-    ]
-    return f'<div class="videos">\n{"".join(parts)}</div>\n'
+    return f'<div class="videos">\n{"".join(video(mp4, caption) for mp4, caption in items)}</div>\n'
 
 
 def details(summary: str, content: str) -> str:
