@@ -12,16 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 PIXELS = 0.5
-"""Size of a cell as seen at the centre of the scene."""
+"""Size of a cell as seen at the centre of the scene, or at the body that carries the camera."""
 CELLS = 32
 """A mesh is at least as many cells long: a small one, nearer than the centre, keeps its shape."""
 
 
 def cell(model: Any, camera: int, size: int) -> float:  # noqa: ANN401 - mujoco is optional
-    """Return the size (m) of the cells for pictures [size, size]; 0 for a camera that moves, which may come close."""
-    if model.cam_bodyid[camera] != 0:
-        return 0.0
-    away = np.linalg.norm(model.cam_pos[camera] - model.stat.center)
+    """Return the size (m) of the cells for pictures [size, size].
+
+    A camera that moves may come close to everything, but not to the body that carries it.
+    """
+    carried = model.cam_bodyid[camera] != 0
+    away = np.linalg.norm(model.cam_pos[camera] - (0 if carried else model.stat.center))
     return float(PIXELS * 2 * away * np.tan(np.radians(model.cam_fovy[camera]) / 2) / size)
 
 
