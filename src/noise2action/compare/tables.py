@@ -134,7 +134,7 @@ CLOCKED: Columns = {
     "sampler": lambda row: row.evaluation.about.sampler,
     "calls a plan": lambda row: str(row.evaluation.about.nfe),
     "one plan, p50 / p99 (ms)": lambda row: f"{row.timing.p50_ms:.2f} / {row.timing.p99_ms:.2f}" if row.timing else "-",
-    "training (s)": lambda row: f"{row.timing.train_s:.0f}" if row.timing else "-",
+    "training (s)": lambda row: f"{row.timing.train_s:,.0f}" if row.timing else "-",
     "steps": lambda row: f"{row.timing.steps:,}" if row.timing else "-",
 }
 TABLES: Mapping[str, Columns] = {
