@@ -7,7 +7,7 @@ import pytest
 
 from noise2action.compare import run as run_module
 from noise2action.compare import settings as settings_module
-from noise2action.compare import stages, suites
+from noise2action.compare import stages, suites, training
 from noise2action.compare.methods import METHODS
 from noise2action.compare.rows import Row
 from noise2action.compare.settings import Settings
@@ -48,7 +48,7 @@ def shrink(patch: pytest.MonkeyPatch, *, page: bool = False) -> None:
         return replace(recipe, policy=policy, data=data, train=train)
 
     patch.setattr(suites, "experiment", small)
-    patch.setattr(stages, "experiment", small)
+    patch.setattr(training, "experiment", small)
     patch.setattr(settings_module, "BLOCK", 4)
     hasten(patch, page=page)
 

@@ -37,7 +37,7 @@ class CompareArgs:
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Minutes: 50 demonstrations, 1,000 steps a training, 50 episodes."""
     full: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Overnight class, and the default: 200 demonstrations, the recipes' steps, 200 episodes."""
+    """The default, an hour or more a suite: 200 demonstrations, the recipes' steps, 200 episodes."""
     tasks: tuple[str, ...] = ()
     """Tasks of the suite, by default all; a name may be followed by cameras, as in grasp_seen@table:96."""
     methods: tuple[str, ...] = ()
@@ -58,6 +58,8 @@ class CompareArgs:
     """Episodes whose video is kept, 20 at most; 0 draws no pictures of episodes."""
     data: Path | None = None
     """Demonstrations of people, or generated ones, instead of those that would be simulated, for one task."""
+    take: tuple[Path, ...] = ()
+    """Runs of `n2a train`, or of another comparison, in place of trainings here: same data, windows, network, steps."""
     workers: int = 0
     """Processes; 0 is one a core. The table does not depend on it."""
 
@@ -79,6 +81,7 @@ def settings_of(args: CompareArgs) -> Settings:
         seed=args.seed,
         record=args.record,
         data=None if args.data is None else str(args.data.absolute()),
+        take=tuple(str(run.absolute()) for run in args.take),
     )
     if not args.methods and not chosen.pictured:
         chosen = replace(chosen, methods=tuple(METHODS))

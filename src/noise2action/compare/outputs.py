@@ -67,7 +67,8 @@ def protocol(settings: Settings, *, command: str) -> str:
     elif settings.train_minutes is not None:
         budget = f"{settings.train_minutes:g} minutes"
     trained = f"{settings.seeds} trainings" if settings.seeds > 1 else "one training"
-    beside = "".join(BESIDE[method.name] for method in settings.compared if method.name in BESIDE)
+    earlier = f"{len(settings.take)} of the trainings were taken from earlier runs. " if settings.take else ""
+    beside = earlier + "".join(BESIDE[method.name] for method in settings.compared if method.name in BESIDE)
     machine = environment(command)
     packages = ", ".join(f"{name} {found}" for name, found in machine["packages"].items())
     return (

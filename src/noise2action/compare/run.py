@@ -21,6 +21,7 @@ from .rows import TaskRows, task_rows
 from .settings import Place, Settings, settle
 from .stages import Work
 from .suites import experiment
+from .training import taken
 
 STAGES = {
     "demonstrations": stages.demonstrations,
@@ -32,7 +33,11 @@ STAGES = {
 
 
 def check_tasks(settings: Settings) -> None:
-    """Raise an error, before anything is done, for a task that cannot be made, drawn or learnt from given `data`."""
+    """Raise an error, before anything is done, for tasks, data or runs that cannot be used.
+
+    A task that cannot be made or drawn, given `data` of another task, a run to `take` that is no training of this
+    comparison.
+    """
     if settings.record and find_spec("av") is None:
         raise MissingExtraError("PyAV", "report")
     for name in settings.tasks:
@@ -46,6 +51,7 @@ def check_tasks(settings: Settings) -> None:
                 raise TaskError(f"{name}: {error}{remedy}") from error
         if settings.data is not None:
             load_episodes(find(name), replace(experiment(name).data, path=settings.data))
+    taken(settings)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,8 @@ class Settings:
     """Episodes whose video is kept; 0 draws no pictures at all."""
     data: str | None = None
     """Given demonstrations, of people or generated, instead of those that would be simulated."""
+    take: tuple[str, ...] = ()
+    """Runs that are trained already, instead of trainings here."""
 
     def __post_init__(self) -> None:
         """Reject numbers that leave nothing to compare."""

@@ -21,19 +21,16 @@ from ..evaluate.rollouts import EpisodeResult, rollout
 from ..evaluate.video import write_mp4
 from ..policies import SampledPolicy
 from ..recipes.demonstrations import demonstrate
-from ..recipes.experiment import DataConfig, Experiment
 from ..recipes.prepare import job
 from ..recipes.runs import open_policy, write_experiment
 from ..storage import atomic_write
 from ..train.folder import locked, read_json, write_json
 from ..train.loop import Status, fit
 from .actors import LastFrame, Picture, demonstration, policy_of
-from .methods import METHODS, TRAININGS, Method
+from .methods import METHODS, Method
 from .pool import Job, Tell
 from .settings import Place, Settings
-from .suites import base, experiment
-
-LOG_EVERY = 20
+from .training import ended, take, taken, training_experiment, wanted
 
 
 @dataclass(frozen=True)
@@ -94,32 +91,27 @@ def demonstrated(place: Place) -> Demonstrated | None:
 
 
 def trainings(settings: Settings, place: Place) -> list[Work]:
-    """Return the trainings of a task; methods that differ in sampling only share one."""
-    wanted = dict.fromkeys(m.training for m in settings.compared if m.training is not None)
+    """Return the trainings of a task; a run that is taken is one that is copied."""
+    runs = taken(settings)
+
+    def job_of(training: str, seed: int) -> Job:
+        run = runs.get((place.task, training, seed))
+        if run is None:
+            return partial(_train, settings, place, training, seed)
+        return partial(take, settings, place, training, seed, run)
+
     return [
         Work(
             place.task,
             f"{place.task}: training of {training}, seed {seed}",
             1,
             place.trained(training, seed),
-            partial(_train, settings, place, training, seed),
+            job_of(training, seed),
             () if settings.data else (place.demonstrated,),
         )
         for seed in settings.training_seeds
-        for training in wanted
+        for training in wanted(settings)
     ]
-
-
-def training_experiment(settings: Settings, place: Place, training: str, seed: int) -> Experiment:
-    """Return what a training is made of."""
-    found = experiment(place.task)
-    path = str(place.demonstrations) if settings.data is None else settings.data
-    train = replace(found.train, validate_minutes=1e3, save_minutes=1.0, log_every=LOG_EVERY)
-    if settings.train_steps is not None:
-        train = replace(train, steps=settings.train_steps, warmup_steps=min(200, settings.train_steps // 4))
-    train = replace(train, minutes=settings.train_minutes)
-    data: DataConfig = replace(found.data, path=path)
-    return replace(found, policy=TRAININGS[training](base(place.task)), data=data, train=train, seed=seed)
 
 
 def _train(settings: Settings, place: Place, training: str, seed: int, tell: Tell) -> None:
@@ -135,9 +127,7 @@ def _train(settings: Settings, place: Place, training: str, seed: int, tell: Tel
 
         if not fit(prepared, run, resume=True, on_status=status):
             raise KeyboardInterrupt
-        ended = open_policy(run)[1]
-        body = {"steps": ended.step, "elapsed_s": ended.state["elapsed_s"], "episodes": summary.episodes}
-        write_json(place.trained(training, seed), body)
+        ended(place, training, seed, open_policy(run)[1])
 
 
 def evaluations(settings: Settings, place: Place) -> list[Work]:
@@ -263,16 +253,16 @@ def _time(settings: Settings, place: Place, name: str, tell: Tell) -> None:
         env.close()
     latency: Latency
     latency, nfe = measured(policy, seen)
-    ended: Sequence[Mapping[str, Any]] = [
+    spent: Sequence[Mapping[str, Any]] = [
         read_json(place.trained(method.training, seed)) for seed in settings.training_seeds
     ]
     sampler = sampler_name(policy.config.sampling) if isinstance(policy, SampledPolicy) else "-"
-    train_s = sum(e["elapsed_s"] for e in ended) / len(ended)
+    train_s = sum(each["elapsed_s"] for each in spent) / len(spent)
     found = Timing(
         nfe,
         sampler,
         policy.spec.stride,
-        ended[0]["steps"],
+        spent[0]["steps"],
         train_s,
         latency.total.p50,
         latency.total.p99,
