@@ -81,7 +81,7 @@ def test_every_method_ran_the_same_episodes_and_one_training_serves_two_samplers
 
 def test_all_outputs_are_there_and_say_where_they_come_from(whole):
     out, _ = whole
-    for name in ("success", "differences", "time_to_success", "routes", "jerk", "jumps", "latency"):
+    for name in ("success", "differences", "time_to_success", "routes", "jerk", "jumps", "latency", "training"):
         assert (out / "figures" / f"{name}.png").stat().st_size > 5000
         assert (out / "figures" / f"{name}.svg").read_text().startswith("<?xml")
     assert (out / "videos" / f"two_routes-seed{FRESH}.mp4").stat().st_size > 1000

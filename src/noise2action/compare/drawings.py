@@ -114,7 +114,7 @@ def jumps(tasks: Sequence[TaskRows]) -> Figure:
 
 
 def routes(tasks: Sequence[TaskRows]) -> Figure:
-    """Return the share of the episodes by route, beneath that of the demonstrations; right of it, the entropy."""
+    """Return the share of the episodes by route, beneath that of the demonstrations; right of it, how varied it is."""
     shown = [task for task in tasks if any(row.evaluation.routes for row in task.rows)]
     found = [row.evaluation for task in shown for row in task.rows]
     names = sorted({name for each in found for known in (each.routes, each.reference) for name in known or {}})
@@ -130,9 +130,10 @@ def routes(tasks: Sequence[TaskRows]) -> Figure:
             axes.barh(where, width, left=left, height=0.62, color=colours[name], label=name)
             left += width
         modes = [row.modes for row in rows]
-        bits = [m.reference_entropy for m in modes[:1] if m] + [m.entropy for m in modes if m]
-        for line, entropy in zip(where if bits else (), bits, strict=True):
-            axes.text(101, line, f"{entropy:.2f} bit", fontsize=FONT - 1, color=INK, va="center")
+        told = [f"{m.reference_entropy:.2f} bit" for m in modes[:1] if m]
+        told += [f"{m.entropy:.2f} bit, {100 * m.coverage:.0f} %" for m in modes if m]
+        for line, text in zip(where if told else (), told, strict=True):
+            axes.text(101, line, text, fontsize=FONT - 2, color=INK, va="center")
         axes.set(xlim=(0, 100), xlabel="share of the episodes (%)")
         axes.legend(
             frameon=False,
@@ -149,7 +150,7 @@ def routes(tasks: Sequence[TaskRows]) -> Figure:
 
 
 def latency(tasks: Sequence[TaskRows]) -> Figure:
-    """Return the time of one plan, p50 (dot) and p99 (end of the line), on a log scale."""
+    """Return the time of one plan, p50 (dot) and p99 (end of the line), on a log scale; right of it, network calls."""
 
     def draw(axes: Axes, rows: Sequence[Row]) -> None:
         for k, row in enumerate(rows):
@@ -157,8 +158,21 @@ def latency(tasks: Sequence[TaskRows]) -> Figure:
             colour = KINDS[kind_of(row)]
             axes.plot([row.timing.p50_ms, row.timing.p99_ms], [k, k], color=colour, linewidth=1.6)
             axes.scatter([row.timing.p50_ms], [k], color=colour, zorder=3)
+            calls = f"{row.timing.nfe} call{'' if row.timing.nfe == 1 else 's'}"
+            axes.text(1.02, k, calls, fontsize=FONT - 2, color=INK, va="center", transform=axes.get_yaxis_transform())
         axes.set(xscale="log", xlabel="one plan (ms): p50 to p99")
         number_ticks(axes)
+
+    return _panels(tasks, draw, keep=lambda row: row.timing is not None, legend=True)
+
+
+def training(tasks: Sequence[TaskRows]) -> Figure:
+    """Return the minutes of a training, the mean over seeds."""
+
+    def draw(axes: Axes, rows: Sequence[Row]) -> None:
+        minutes = [row.timing.train_s / 60 for row in rows if row.timing is not None]
+        axes.barh(range(len(rows)), minutes, height=0.62, color=[KINDS[kind_of(row)] for row in rows])
+        axes.set(xlabel="one training (min)")
 
     return _panels(tasks, draw, keep=lambda row: row.timing is not None, legend=True)
 

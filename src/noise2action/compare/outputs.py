@@ -29,6 +29,7 @@ FIGURES: Mapping[str, Callable[[Sequence[TaskRows]], Figure]] = {
     "jerk": drawings.jerk,
     "jumps": drawings.jumps,
     "latency": drawings.latency,
+    "training": drawings.training,
 }
 """Figures by file name."""
 BESIDE: Mapping[str, str] = {

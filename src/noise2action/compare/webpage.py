@@ -22,14 +22,18 @@ CAPTIONS: Mapping[str, str] = {
     "time_to_success": "Time of the successful episodes; dot: mean, whisker: 95 % bootstrap interval.",
     "routes": (
         "Which of the possible ways the demonstrations and the episodes took, failed episodes included. Right, where "
-        "that of the demonstrations is known: the entropy of the ways taken."
+        "that of the demonstrations is known: the entropy of the ways taken, and the share of the demonstrated ones "
+        "that were."
     ),
     "jerk": "Jerk of the commanded actions; dot: mean over episodes, whisker: 95 % bootstrap interval.",
     "jumps": (
         "Mean distance of consecutive actions, within chunks (open) and where a new chunk begins (filled): where they "
         "are far apart, chunks do not join."
     ),
-    "latency": "One plan at batch 1 on one thread, nothing else of this comparison running.",
+    "latency": (
+        "One plan at batch 1 on one thread, nothing else of this comparison running. Right: network calls of one plan."
+    ),
+    "training": "One training on one thread, others beside it; samplers of one training share it.",
 }
 """What is seen in the figures, by name."""
 
@@ -59,7 +63,11 @@ def page(
     if "success" in figures:
         sections.append(("Success", _drawn(figures, "success", "differences", "score", "time_to_success")))
     sections += [(task.task, _tables(task)) for task in tasks]
-    for heading, names in (("Routes", ["routes"]), ("Smoothness", ["jerk", "jumps"]), ("Latency", ["latency"])):
+    for heading, names in (
+        ("Routes", ["routes"]),
+        ("Smoothness", ["jerk", "jumps"]),
+        ("Cost", ["latency", "training"]),
+    ):
         if any(name in figures for name in names):
             sections.append((heading, _drawn(figures, *names)))
     videos = [
