@@ -222,7 +222,7 @@ def test_a_route_has_one_colour_and_demonstrations_are_the_first_bar():
     assert colours[0]["right-left"] != colours[0]["left-left"]
     assert one.get_yticklabels()[0].get_text() == "demonstrations"
     assert [bar.get_width() for bar in one.patches if bar.get_y() < -0.5 and bar.get_width()] == [50, 50]
-    assert [text.get_text() for text in one.texts] == ["1.00 bit", "0.00 bit", "0.00 bit"]
+    assert [text.get_text() for text in one.texts] == ["1.00 bit", "0.00 bit, 0 %", "0.00 bit, 0 %"]
 
 
 def _legend(axes):
