@@ -1,11 +1,14 @@
 """Closed forms that the laws are measured against, and one instance of every listed member."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import get_args
 
+import pytest
 import torch
+from _pytest.mark.structures import ParameterSet
 from torch import Tensor
 
 from noise2action.diffusion.grids import AnyGrid, Grid, Karras, Leading, Linspace, LogSNR
@@ -43,6 +46,8 @@ PATHS: list[Path] = [
     Table(sigmoid_betas(400)),
     Schedule(steps=100, name="scaled_linear", zero_terminal=True),
 ]
+OTHERS = PATHS[len(get_args(AnyPath)) :]
+"""Of families that are listed already, with other constants."""
 SMOOTH = [p for p in PATHS if not isinstance(p, Table)]
 TABLES = [p for p in PATHS if isinstance(p, Table)]
 TARGETS: list[Target] = [*(member() for member in get_args(AnyTarget)), EDM(data_std=1.7)]
@@ -79,6 +84,12 @@ TIME_LAWS: list[TimeLaw] = [
     LogNormal(mean=0.3, std=0.8),
 ]
 WEIGHTS: list[Weight] = [*(member() for member in get_args(AnyWeight)), MinSNR(gamma=1.0)]
+
+
+def often(paths: Sequence[Path]) -> list[ParameterSet]:
+    """Return `paths` to test, those in `OTHERS` in `make test-slow` only: for laws of every sampler on every path."""
+    slow = {id(path) for path in OTHERS}
+    return [pytest.param(path, marks=pytest.mark.slow if id(path) in slow else ()) for path in paths]
 
 
 def name(member: object) -> str:

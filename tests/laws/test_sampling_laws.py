@@ -19,6 +19,7 @@ from exact import (
     is_stochastic,
     name,
     nfe_of,
+    often,
     times_of,
 )
 from torch import Tensor
@@ -62,9 +63,9 @@ def bumpy(x_t: Tensor, t: Tensor) -> Tensor:
 
 @pytest.mark.unchecked
 @pytest.mark.parametrize("sampler", DENOISER_SAMPLERS, ids=name)
-@pytest.mark.parametrize("path", PATHS, ids=name)
+@pytest.mark.parametrize("path", often(PATHS), ids=name)
 def test_a_mixture_is_sampled_with_its_weights_means_and_covariances(path: Path, sampler: TableSampler) -> None:
-    n, data = 2000, Mixture.on(path)
+    n, data = 1000, Mixture.on(path)
     # A table is walked in nearly all its steps, or in some 200 calls; a smooth path on DPM-Solver's grid, in some 120.
     steps = min(path.steps - 10, max(200 // sampler.calls, 90)) if isinstance(path, Table) else 120 // sampler.calls
     grid: Grid = Trailing() if isinstance(path, Table) else LogSNR()
@@ -174,7 +175,7 @@ def test_no_evaluations_raise(sampler: TableSampler, nfe: int) -> None:
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
-@pytest.mark.parametrize("path", PATHS, ids=name)
+@pytest.mark.parametrize("path", often(PATHS), ids=name)
 def test_the_trajectory_is_seen_step_by_step(path: Path, sampler: TableSampler) -> None:
     seen: list[Step] = []
     times_called: list[float] = []
@@ -238,7 +239,7 @@ def test_float32_follows_float64(sampler: TableSampler) -> None:
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
-@pytest.mark.parametrize("path", PATHS, ids=name)
+@pytest.mark.parametrize("path", often(PATHS), ids=name)
 def test_pinned_entries_end_at_their_value_along_their_own_noise(path: Path, sampler: TableSampler) -> None:
     value = torch.randn(4, 3, 2, generator=seeded(1), dtype=torch.float64)
     mask = torch.zeros(3, 2, dtype=torch.bool)

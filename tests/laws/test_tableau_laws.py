@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from exact import GRIDS, PATHS, SAMPLERS, SMOOTH, TABLES, Gaussian, log_snr_grid, name, nfe_of, times_of
+from exact import GRIDS, PATHS, SAMPLERS, SMOOTH, TABLES, Gaussian, log_snr_grid, name, nfe_of, often, times_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,7 +68,7 @@ def has_churn(sampler: TableSampler) -> bool:
 
 @pytest.mark.unchecked
 @pytest.mark.parametrize("grid", GRIDS, ids=name)
-@pytest.mark.parametrize("path", PATHS, ids=name)
+@pytest.mark.parametrize("path", often(PATHS), ids=name)
 def test_identities_on_every_grid(path: Path, grid: Grid) -> None:
     for sampler in SAMPLERS:
         check_identities(path, sampler, times_of(sampler, path, grid, 7))
