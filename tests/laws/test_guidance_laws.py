@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from exact import PATHS, f64, name
+from exact import PATHS, f64, name, often
 from torch import Tensor, nn
 
 from noise2action.diffusion.denoisers import Counted, Denoiser, cfg, clip, descend
@@ -44,7 +44,7 @@ def points(path: Path, t: Tensor, n: int = 6) -> Tensor:
 
 
 @pytest.mark.parametrize("w", [-1.0, -0.4, 0.0, 1.0, 3.0, 7.0, 15.0])
-@pytest.mark.parametrize("path", PATHS, ids=name)
+@pytest.mark.parametrize("path", often(PATHS), ids=name)
 def test_the_guided_score_is_that_of_the_tilted_density(path: Path, w: float) -> None:
     """d/dx [(1 + w) log p_t(x | c) - w log p_t(x)], by differentiating the log-densities."""
     data = labelled(path)
@@ -206,7 +206,7 @@ def linear(direction: Tensor):
     return lambda x0_hat: x0_hat @ direction
 
 
-@pytest.mark.parametrize("path", PATHS, ids=name)
+@pytest.mark.parametrize("path", often(PATHS), ids=name)
 def test_a_linear_cost_on_gaussian_data_is_the_tilted_posterior(path: Path) -> None:
     """N(m, C) under exp(-s a.x0) is N(m - s C a, C): its exact denoiser is the one that descends."""
     mean, covariance = f64(0.4, -0.3), torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=torch.float64)
@@ -223,7 +223,7 @@ def test_a_linear_cost_on_gaussian_data_is_the_tilted_posterior(path: Path) -> N
     close(denoise(x, t), tilted.denoise(x, t), rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=name)
+@pytest.mark.parametrize("path", often(PATHS), ids=name)
 def test_a_linear_cost_on_a_mixture_is_exact_to_first_order(path: Path) -> None:
     """The posterior mean under the tilt, component by component, against a small step down the cost."""
     data, direction = labelled(path), f64(0.7, -1.1)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from exact import SMOOTH, Gaussian, f64, name
+from exact import SMOOTH, Gaussian, f64, name, often
 from exact import Mixture as ThreeModes
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,7 +35,7 @@ def log_normal(z: torch.Tensor, std: float) -> torch.Tensor:
 
 @pytest.mark.unchecked
 @pytest.mark.parametrize("solver", SOLVERS, ids=repr)
-@pytest.mark.parametrize("path", [*SMOOTH, TABLE], ids=name)
+@pytest.mark.parametrize("path", [*often(SMOOTH), TABLE], ids=name)
 def test_the_log_density_of_a_mixture(path: Path, solver: Solver) -> None:
     """Within 1e-3 nats a dimension of the exact one, which the noise that sampling starts from changes.
 
@@ -53,7 +53,7 @@ def test_the_log_density_of_a_mixture(path: Path, solver: Solver) -> None:
         assert (found - data.log_density(x0, ZERO)).abs().max() / 2 < 1e-3
 
 
-@pytest.mark.parametrize("path", [*SMOOTH, TABLE], ids=name)
+@pytest.mark.parametrize("path", [*often(SMOOTH), TABLE], ids=name)
 def test_the_log_density_of_a_centred_gaussian(path: Path) -> None:
     """Nothing left to correct: a path's end that still holds signal hardly shows in data with mean 0, variance 1."""
     data = Gaussian(path, mean=0.0, std=1.0)

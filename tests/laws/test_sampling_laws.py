@@ -205,7 +205,7 @@ def test_the_trajectory_is_seen_step_by_step(path: Path, sampler: TableSampler) 
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
-@pytest.mark.parametrize("path", PATHS, ids=name)
+@pytest.mark.parametrize("path", often(PATHS), ids=name)
 def test_the_last_step_is_the_networks_estimate_to_the_last_bit(path: Path, sampler: TableSampler) -> None:
     x0 = torch.randn(3, 2, generator=seeded(3))
     kwargs = {"sampler": sampler, "grid": Trailing(), "nfe": nfe_of(sampler, 4)}
@@ -306,7 +306,7 @@ def test_euler_maruyama_samples_a_gaussian(path: Path) -> None:
     assert abs(x.std().item() / data.std - 1) < 5 / math.sqrt(2 * n) + 0.01
 
 
-@pytest.mark.parametrize("path", PATHS, ids=name)
+@pytest.mark.parametrize("path", often(PATHS), ids=name)
 def test_the_adaptive_solver_follows_the_exact_flow_and_counts_its_calls(path: Path) -> None:
     data, counted = Gaussian(path), Counted(Gaussian(path).denoise)
     grid = Trailing().times(path, 1)
@@ -329,6 +329,7 @@ def test_an_adaptive_solver_that_cannot_reach_its_tolerance_raises() -> None:
         )
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("grid", [g for g in GRIDS if g not in POOR_GRIDS], ids=name)
 @pytest.mark.parametrize("sampler", [*NAMED.values()], ids=name)
 def test_every_named_sampler_on_every_grid_samples_a_gaussian_or_says_why_not(sampler: Sampler, grid: Grid) -> None:
