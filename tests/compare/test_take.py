@@ -12,7 +12,7 @@ from noise2action.compare.settings import Place
 from noise2action.errors import CheckpointError, ConfigError
 from noise2action.recipes.runs import open_policy
 
-METHODS = ("bc", "ddim")
+METHODS = ("nearest", "bc", "ddim")
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +40,11 @@ def test_runs_of_an_earlier_comparison_give_its_table_without_a_training(earlier
         raise AssertionError("trained anew")
 
     monkeypatch.setattr(stages, "fit", trains)
-    taken = tiny(methods=METHODS, take=runs(before, "diffusion", "bc"))
+    taken = tiny(methods=METHODS, take=runs(before, "diffusion", "bc", "nearest"))
     again = run(taken, tmp_path / "taken", workers=1, command="n2a compare")
     assert outcome.findings == again.findings == ()
     assert (tmp_path / "taken" / "table.csv").read_bytes() == (before / "table.csv").read_bytes()
-    assert "2 of the trainings were taken from earlier runs." in (tmp_path / "taken" / "table.md").read_text()
+    assert "3 of the trainings were taken from earlier runs." in (tmp_path / "taken" / "table.md").read_text()
     # A copy: the earlier folder may go.
     copied = Place(tmp_path / "taken", "two_routes").run("bc", 0)
     assert not copied.is_symlink()
@@ -59,7 +59,7 @@ def test_what_is_not_taken_is_trained(earlier, tmp_path, monkeypatch):
     trained, fit = [], stages.fit
     monkeypatch.setattr(stages, "fit", lambda job, place, **more: trained.append(place.name) or fit(job, place, **more))
     run(tiny(methods=METHODS, take=runs(before, "bc")), tmp_path, workers=1, command="n2a compare")
-    assert trained == ["diffusion-seed0"]
+    assert sorted(trained) == ["diffusion-seed0", "nearest-seed0"]
     assert (tmp_path / "table.csv").read_bytes() == (before / "table.csv").read_bytes()
 
 
@@ -92,7 +92,7 @@ def test_a_run_on_other_demonstrations_is_a_finding(earlier, tmp_path):
     outcome = run(more, tmp_path, workers=1, command="")
     (finding,) = outcome.findings
     assert "expected a run on the 6 demonstrations of this comparison, got one on others" in finding
-    assert [row.method.name for row in outcome.tasks[0].rows] == ["ddim"]
+    assert [row.method.name for row in outcome.tasks[0].rows] == ["nearest", "ddim"]
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -54,7 +54,7 @@ def test_no_damaged_checksummed_file_is_read_wrong(tmp_path, small, suffix):
     original = path.read_bytes()
     rng = np.random.default_rng(1)
     messages = []
-    for _ in range(200):
+    for _ in range(400):
         path.write_bytes(damaged(original, rng))
         for act in (formats.read, formats.describe):
             try:
@@ -63,7 +63,7 @@ def test_no_damaged_checksummed_file_is_read_wrong(tmp_path, small, suffix):
                 messages.append(str(error))
             else:
                 assert not isinstance(result, Episodes) or equal(result, small)
-    assert len(messages) > 200
+    assert len(messages) > 400
     assert all(str(path) in message for message in messages)
 
 
@@ -74,7 +74,7 @@ def test_damaged_folders_raise_typed_errors_only(tmp_path, small, suffix):
     files = sorted(file for file in path.rglob("*") if file.is_file())
     rng = np.random.default_rng(1)
     messages = []
-    for _ in range(150):
+    for _ in range(300):
         file = files[int(rng.integers(len(files)))]
         original = file.read_bytes()
         file.write_bytes(damaged(original, rng))

@@ -140,7 +140,11 @@ def test_demonstrations_are_reproducible_and_replay(task: Task) -> None:
 
 
 # The demonstrator of pusht does not look at pictures, which take seconds.
-@pytest.mark.parametrize("task", [t for t in EVERY.values() if t.name != "pusht_image"], ids=lambda task: task.name)
+@pytest.mark.parametrize(
+    "task",
+    [pytest.param(task, marks=pytest.mark.slow if name == "pusht_image" else ()) for name, task in EVERY.items()],
+    ids=list(EVERY),
+)
 def test_the_demonstrator_acts_in_evaluated_layouts_too(task: Task) -> None:
     env = task.make()
     made = [record(env, seed, task.demonstrator(env, np.random.default_rng(seed))) for seed in range(2)]

@@ -65,7 +65,7 @@ def bumpy(x_t: Tensor, t: Tensor) -> Tensor:
 @pytest.mark.parametrize("sampler", DENOISER_SAMPLERS, ids=name)
 @pytest.mark.parametrize("path", often(PATHS), ids=name)
 def test_a_mixture_is_sampled_with_its_weights_means_and_covariances(path: Path, sampler: TableSampler) -> None:
-    n, data = 1000, Mixture.on(path)
+    n, data = 2000, Mixture.on(path)
     # A table is walked in nearly all its steps, or in some 200 calls; a smooth path on DPM-Solver's grid, in some 120.
     steps = min(path.steps - 10, max(200 // sampler.calls, 90)) if isinstance(path, Table) else 120 // sampler.calls
     grid: Grid = Trailing() if isinstance(path, Table) else LogSNR()

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from ..config import encode
+from ..config import decode, encode
 from ..errors import ConfigError, DataError
+from ..policies import NearestConfig
 from ..policies.checkpoint import Checkpoint
 from ..recipes.experiment import DataConfig, Experiment
-from ..recipes.prepare import job
+from ..recipes.prepare import DataSummary, job
 from ..recipes.runs import open_policy, read_experiment
-from ..train.folder import write_json
+from ..train.folder import read_json, write_json
 from .methods import TRAININGS
 from .pool import Tell
 from .settings import Place, Settings
@@ -82,7 +83,8 @@ def _training_of(settings: Settings, run: Path) -> Training:
             f"--take: expected what {name} has here, {field} {here!r}, got {there!r} in {run}: what is compared has "
             "the same windows, encoder, network and data settings"
         )
-    if settings.train_minutes is None and step != ours[name].train.steps:
+    learns = not isinstance(its.policy, NearestConfig)
+    if learns and settings.train_minutes is None and step != ours[name].train.steps:
         raise ConfigError(
             f"--take: expected {ours[name].train.steps:,} steps, as many as every training here, got {step:,} in "
             f"{run}: --train.steps {step} gives all as many"
@@ -115,10 +117,13 @@ def take(settings: Settings, place: Place, training: str, seed: int, run: Path, 
     prepared, summary = job(training_experiment(settings, place, training, seed))
     _, checkpoint = open_policy(run)
     here, there = prepared.normalizer.state(), checkpoint.tensors["normalizer"]
-    if here.keys() != there.keys() or not all(torch.equal(here[key], there[key]) for key in here):
+    its = decode(DataSummary, read_json(run / "data.json"), where=str(run / "data.json"))
+    counts = [(each.episodes, each.held_out, each.steps) for each in (summary, its)]
+    same = here.keys() == there.keys() and all(torch.equal(here[key], there[key]) for key in here)
+    if not same or counts[0] != counts[1]:
         raise DataError(
             f"{run}: expected a run on the {summary.episodes} demonstrations of this comparison, got one on others, "
-            "whose ranges differ: give the data set that it was trained on as --data, or leave it out of --take"
+            "whose number or ranges differ: give the data set that it was trained on as --data, or leave it out of --take"
         )
     target = place.run(training, seed)
     part = target.with_name(f"{target.name}.part")
