@@ -123,7 +123,7 @@ def take(settings: Settings, place: Place, training: str, seed: int, run: Path, 
     if not same or counts[0] != counts[1]:
         raise DataError(
             f"{run}: expected a run on the {summary.episodes} demonstrations of this comparison, got one on others, "
-            "whose number or ranges differ: give the data set that it was trained on as --data, or leave it out of --take"
+            "whose number or ranges differ: give the data that it was trained on as --data, or leave it out of --take"
         )
     target = place.run(training, seed)
     part = target.with_name(f"{target.name}.part")
